@@ -1,0 +1,198 @@
+"""The one checker of folds: structure, numbers at every surviving name, idempotence and reasons, in one call."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from oracle import to_float64
+from tensorflow.core.framework import graph_pb2
+
+from tf_bnfold.fold import Folding, fold_graph
+from tf_bnfold.outcome import Status
+from tf_bnfold.reasons import Reason
+
+# Ops that hold or steer and compute nothing; they are not counted.
+FREE = frozenset({"Const", "Placeholder", "Identity", "NoOp", "IdentityN", "Shape"})
+
+# Folding may not be worse than the original by more than this, in float64 against the float64 oracle.
+RTOL = 1e-9
+
+
+@dataclasses.dataclass
+class Built:
+    """A graph that a test wrote, and what it fetches."""
+
+    graph_def: graph_pb2.GraphDef
+    outputs: list[str]
+
+
+def build(function: Callable[[], object]) -> Built:
+    """Run a function that writes ops into a graph; it returns its outputs (tensors, or one)."""
+    with tf.Graph().as_default() as graph:
+        result = function()
+        outputs = list(result) if isinstance(result, list | tuple) else [result]
+        return Built(graph.as_graph_def(), [tensor.name.removesuffix(":0") for tensor in outputs])
+
+
+def ops_left(graph_def: graph_pb2.GraphDef) -> list[str]:
+    """The ops that compute, sorted."""
+    fed_by = {node.name: node for node in graph_def.node}
+    computed: dict[str, bool] = {}
+    for node in _ordered(graph_def, fed_by):
+        inputs = [name.split(":")[0] for name in node.input if not name.startswith("^")]
+        computed[node.name] = node.op == "Placeholder" or any(computed.get(name, True) for name in inputs)
+    return sorted(node.op for node in graph_def.node if node.op not in FREE and computed[node.name])
+
+
+def _ordered(graph_def: graph_pb2.GraphDef, nodes: Mapping[str, object]) -> Iterable:
+    done: set[str] = set()
+    for root in graph_def.node:
+        pending = [(root, False)]
+        while pending:
+            node, ready = pending.pop()
+            if ready:
+                yield node
+                continue
+            if node.name in done:
+                continue
+            done.add(node.name)
+            pending.append((node, True))
+            for name in node.input:
+                producer = nodes.get(name.lstrip("^").split(":")[0])
+                if producer is not None and producer.name not in done:
+                    pending.append((producer, False))
+
+
+def feeds_of(graph_def: graph_pb2.GraphDef, seed: int, scale: float) -> dict[str, np.ndarray]:
+    """Seeded inputs for every placeholder; unknown dimensions are 2."""
+    rng = np.random.default_rng(seed)
+    feeds = {}
+    for node in graph_def.node:
+        if node.op != "Placeholder":
+            continue
+        shape = [d.size if d.size >= 0 else 2 for d in node.attr["shape"].shape.dim]
+        dtype = tf.dtypes.as_dtype(node.attr["dtype"].type).as_numpy_dtype
+        kind = np.dtype(dtype).kind
+        if kind == "b":
+            feeds[f"{node.name}:0"] = rng.integers(0, 2, shape).astype(bool)
+        elif kind in "iu":
+            feeds[f"{node.name}:0"] = rng.integers(0, 2, shape).astype(dtype)
+        else:
+            feeds[f"{node.name}:0"] = (scale * rng.standard_normal(shape)).astype(dtype)
+    return feeds
+
+
+def run(graph_def: graph_pb2.GraphDef, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Run a GraphDef in a session of its own."""
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+        config = tf.compat.v1.ConfigProto()
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        with tf.compat.v1.Session(graph=graph, config=config) as session:
+            return session.run(list(names), dict(feeds))
+
+
+def float_tensors(graph_def: graph_pb2.GraphDef) -> dict[str, str]:
+    """The tensors of floats that a graph computes, name -> op."""
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+        return {
+            tensor.name: operation.type
+            for operation in graph.get_operations()
+            for index, tensor in enumerate(operation.outputs)
+            if tensor.dtype.is_floating and not (operation.type.startswith("FusedBatchNorm") and index > 0)
+        }
+
+
+def worst_error(original: graph_pb2.GraphDef, folded: graph_pb2.GraphDef, *, seed: int = 0) -> tuple[float, str]:
+    """The largest relative error at the names that both graphs have, and where it is; in float64 on wide inputs."""
+    left, right = to_float64(original), to_float64(folded)
+    kept = {node.name for node in original.node} & {node.name for node in folded.node}
+    common = sorted(
+        name
+        for name in float_tensors(left).keys() & float_tensors(right).keys()
+        if name.split(":")[0] in kept
+    )
+    worst, where = 0.0, ""
+    for scale in (0.1, 1.0, 30.0):
+        feeds = {name: _widened(value) for name, value in feeds_of(original, seed, scale).items()}
+        for name, a, b in zip(common, run(left, common, feeds), run(right, common, feeds), strict=True):
+            finite = np.isfinite(a)
+            if not finite.any():
+                continue
+            error = np.abs(np.where(finite, a, 0) - np.where(finite, b, 0)).max() / max(np.abs(a[finite]).max(), 1e-30)
+            if not error <= worst:
+                worst, where = float(error), name
+    return worst, where
+
+
+def _widened(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.float64) if value.dtype.kind == "f" or value.dtype.name == "bfloat16" else value
+
+
+def check_fold(
+    function: Callable[[], object],
+    *,
+    expect: Sequence[str] | None = None,
+    refused: Mapping[str, Reason] | None = None,
+    statuses: Sequence[Status] | None = None,
+    inputs: Sequence[str] = (),
+    rtol: float = 2e-6,
+    keep: str = "",
+) -> Folding:
+    """Fold a graph and check everything that a fold promises.
+
+    Args:
+      function: Writes the graph and returns its outputs.
+      expect: The ops that are left, sorted, without constants, identities and what computes constants.
+      refused: For each site that stays (by the name of its last node): why.
+      statuses: What became of the sites, in order.
+      inputs: Names that are fed beside placeholders.
+      rtol: Largest error against the float64 oracle; new constants are stored in the graph's dtype.
+      keep: Names that are left alone.
+    """
+    built = build(function)
+    before = built.graph_def.SerializeToString(deterministic=True)
+    folding = fold_graph(built.graph_def, built.outputs, inputs, keep)
+    folded = folding.graph_def
+    assert built.graph_def.SerializeToString(deterministic=True) == before, "the argument was changed"
+    names = [node.name for node in folded.node]
+    assert len(set(names)) == len(names), [name for name, n in collections.Counter(names).items() if n > 1]
+    kept = {outcome.name: outcome.refusal for outcome in folding.outcomes if outcome.refusal is not None}
+    if refused is not None:
+        assert {name: refusal.reason for name, refusal in kept.items()} == dict(refused), kept
+    if statuses is not None:
+        assert [outcome.status for outcome in folding.outcomes] == list(statuses), folding.outcomes
+    if expect is not None:
+        assert ops_left(folded) == sorted(expect), (ops_left(folded), folding.outcomes)
+    for output in built.outputs:
+        assert output.split(":")[0] in names, f"output {output} is gone"
+    error, where = worst_error(built.graph_def, folded)
+    assert error <= rtol, f"error {error:.3g} at {where}: {folding.outcomes}"
+    assert_never_more(built.graph_def, folded, built.outputs)
+    again = fold_graph(folded, built.outputs, inputs, keep)
+    assert again.graph_def.SerializeToString(deterministic=True) == folded.SerializeToString(deterministic=True), (
+        "not idempotent",
+        again.outcomes,
+    )
+    return folding
+
+
+def assert_never_more(original: graph_pb2.GraphDef, folded: graph_pb2.GraphDef, outputs: Sequence[str]) -> None:
+    """No path to an output has more ops than the longest one had."""
+    for output in outputs:
+        assert _longest(folded, output) <= _longest(original, output), f"more ops on the way to {output}"
+
+
+def _longest(graph_def: graph_pb2.GraphDef, output: str) -> int:
+    nodes = {node.name: node for node in graph_def.node}
+    length: dict[str, int] = {}
+    for node in _ordered(graph_def, nodes):
+        producers = [name.lstrip("^").split(":")[0] for name in node.input if not name.startswith("^")]
+        counts = [length.get(name, 0) for name in producers]
+        length[node.name] = max(counts, default=0) + (node.op not in FREE)
+    return length[output.split(":")[0]]

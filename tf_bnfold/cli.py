@@ -1,0 +1,136 @@
+"""The command: flags in, exit code out. This process never imports TensorFlow, so that it answers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from tf_bnfold import flags, runner
+from tf_bnfold.errors import FoldError
+from tf_bnfold.options import Request
+from tf_bnfold.report import Report
+from tf_bnfold.table import table
+from tf_bnfold.targets import check_paths
+from tf_bnfold.version import __version__
+from tf_bnfold.worker import Failed
+
+_STEPS = {
+    "start": "starting TensorFlow",
+    "load": "loading the model",
+    "fold": "folding",
+    "verify": "comparing the folded graph with the original",
+    "convert": "converting to TFLite",
+    "verify_tflite": "comparing the .tflite with the folded graph",
+    "place": "writing",
+}
+
+
+class _Terminated(BaseException):
+    """A signal asks the command to end; no Exception, as KeyboardInterrupt is none."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Args:
+      argv: The command line, program name first; that of this process by default.
+    """
+    argv = sys.argv if argv is None else argv
+    try:
+        with _termination():
+            return _main(argv)
+    except FoldError as error:
+        _print_error(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _print_error("interrupted")
+        return 128 + signal.SIGINT
+    except _Terminated as end:
+        _print_error(f"ended by {signal.Signals(end.number).name}")
+        return 128 + end.number
+    except BrokenPipeError:  # whoever read the report has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _main(argv: Sequence[str]) -> int:
+    values = flags.parse(argv)
+    if values["help"] or values["version"]:
+        _print(flags.help_text() if values["help"] else f"tf_bnfold {__version__}")
+        return 0
+    request = flags.request(values, ["tf_bnfold", *argv[1:]])
+    check_paths(request)
+    return _run(request, verbosity=values["verbosity"])
+
+
+def _run(request: Request, *, verbosity: int) -> int:
+    with _progress(show=verbosity >= 0 and sys.stderr.isatty()) as on_step:
+        outcome = runner.run(request, on_step)
+    if outcome.report and verbosity >= 0:
+        _print(_text(outcome.report))
+    if not isinstance(outcome, Failed):
+        return 0
+    if verbosity > 0:
+        sys.stderr.write(f"{outcome.trace}\n")
+    _print_error(outcome.message)
+    return outcome.exit_code
+
+
+def _text(report: Report) -> str:
+    width = min(shutil.get_terminal_size((120, 24)).columns, 120)
+    return table(report, width=width, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _print_error(message: str) -> None:
+    sys.stderr.write(f"tf_bnfold: error: {' '.join(message.split())}\n")
+
+
+@contextlib.contextmanager
+def _progress(*, show: bool) -> Iterator[runner.OnStep]:
+    """Give a function that shows the step a run is in, on one line that goes away at the end."""
+    clear = "\r\033[K"
+
+    def on_step(name: str) -> None:
+        if show:
+            sys.stderr.write(f"{clear}tf_bnfold: {_STEPS.get(name, name)} ...")
+            sys.stderr.flush()
+
+    try:
+        yield on_step
+    finally:
+        if show:
+            sys.stderr.write(clear)
+            sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the stack, so that the child ends and its work folder goes."""
+
+    def unwind(number: int, _: FrameType | None) -> NoReturn:
+        raise _Terminated(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # nohup
+    for number in before:
+        signal.signal(number, unwind)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,33 @@
+"""Which step a run is in, and how long each took."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+class Clock:
+    """Times the steps of a run, and tells a listener when one begins.
+
+    Attributes:
+      seconds: Time by step, in order of their first start.
+    """
+
+    def __init__(self, on_step: Callable[[str], None] = _ignore) -> None:
+        self._on_step = on_step
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time the body as the step `name`."""
+        self._on_step(name)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started

@@ -1,0 +1,228 @@
+"""The flags of the command: what they are called, what --help says of them, and the Request that they make."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from tf_bnfold.errors import FlagError
+from tf_bnfold.options import Options, Request
+from tf_bnfold.version import __version__
+
+_DEFAULTS = Options()
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One flag: how absl defines it, and its line in --help."""
+
+    define: Callable[..., Any]
+    name: str
+    default: Any
+    metavar: str
+    text: str
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def usage(self) -> str:
+        """How it is written, for instance "--tflite FILE" or "--[no]verify"."""
+        if self.define is flags.DEFINE_bool:
+            return f"--[no]{self.name}" if self.default else f"--{self.name}"
+        return f"--{self.name} {self.metavar}"
+
+
+_S, _L, _B = flags.DEFINE_string, flags.DEFINE_list, flags.DEFINE_bool
+
+GROUPS: Mapping[str, Sequence[Flag]] = {
+    "Input": (
+        Flag(_S, "saved_model", "", "DIR", "SavedModel folder to read, the one that holds saved_model.pb"),
+        Flag(_L, "tags", list(_DEFAULTS.tags), "A,B", "tags of the MetaGraph to load (default: serve)"),
+        Flag(_L, "signature_keys", [], "A,B", "signatures to keep (default: all)"),
+        Flag(
+            flags.DEFINE_multi_string,
+            "input_shapes",
+            [],
+            "NAME:1,224,224,3",
+            "fix the unknown dimensions of an input; repeat the flag for more inputs",
+        ),
+    ),
+    "Output": (
+        Flag(_S, "tflite", "", "FILE", ".tflite file to write"),
+        Flag(_S, "output_saved_model", "", "DIR", "folder for the folded SavedModel"),
+        Flag(_S, "report", "", "FILE.json", "file for the whole report; the suffix decides the form"),
+        Flag(_B, "overwrite", _DEFAULTS.overwrite, "", "replace a SavedModel that is already at --output_saved_model"),
+        Flag(_B, "dry_run", _DEFAULTS.dry_run, "", "only report: do everything, but write no model"),
+    ),
+    "Folding": (
+        Flag(_S, "keep", _DEFAULTS.keep, "REGEX", "leave batch norms alone whose name matches anywhere"),
+        Flag(_B, "fail_if_unfolded", _DEFAULTS.fail_if_unfolded, "", "write no model, exit 4, when a batch norm stays"),
+    ),
+    "Verification": (
+        Flag(_B, "verify", _DEFAULTS.verify, "", "run original and result and compare them (default: on)"),
+        Flag(
+            _S,
+            "representative_data",
+            _DEFAULTS.representative_data,
+            "FILE.npz",
+            "inputs to compare on, one array per input name, first axis the batch (default: seeded random)",
+        ),
+        Flag(
+            flags.DEFINE_float,
+            "rtol",
+            _DEFAULTS.rtol,
+            "X",
+            f"largest accepted error, max|a-b| / max|b| (default: {_DEFAULTS.rtol:g})",
+        ),
+    ),
+    "Converter": (
+        Flag(_B, "allow_select_tf_ops", _DEFAULTS.allow_select_tf_ops, "", "let the .tflite use TensorFlow ops too"),
+    ),
+    "General": (
+        Flag(
+            flags.DEFINE_integer,
+            "verbosity",
+            0,
+            "N",
+            "-1 prints errors only, 1 adds tracebacks and TensorFlow's own messages to an error (default: 0)",
+            {"lower_bound": -1, "upper_bound": 1},
+        ),
+        Flag(_S, "flagfile", "", "FILE", "read flags from a file, one a line; may name further flagfiles"),
+        Flag(_B, "version", "false", "", "print the version and exit"),
+        Flag(_B, "help", "false", "", "print this text and exit", {"short_name": "h"}),
+    ),
+}
+
+_EXAMPLES = """\
+Examples
+  tf_bnfold --saved_model my_model --tflite my_model.tflite
+  tf_bnfold --saved_model my_model --dry_run
+  tf_bnfold --saved_model my_model --tflite my_model.tflite --input_shapes image:1,224,224,3
+  tf_bnfold --flagfile configs/mobile_float32.cfg --saved_model my_model --tflite my_model.tflite
+"""
+
+_EXIT_CODES = """\
+Exit codes
+  0   done
+  1   the flags are wrong
+  2   the input can't be used
+  3   the result differs from the original, or could not be compared with it (see --noverify)
+  4   a batch norm stayed, and --fail_if_unfolded was given
+  5   the converter refused the model
+  6   an output can't be written
+  70  an error of tf_bnfold itself
+"""
+
+
+def define() -> flags.FlagValues:
+    """Return the flags of the command, apart from those that imported libraries define."""
+    values = flags.FlagValues()
+    values.set_gnu_getopt()  # so that a stray argument does not hide the flags behind it
+    for flag in (flag for group in GROUPS.values() for flag in group):
+        flag.define(flag.name, flag.default, flag.text, flag_values=values, **flag.extra)
+    return values
+
+
+def parse(argv: Sequence[str]) -> dict[str, Any]:
+    """Return the value of every flag on a command line, program name first.
+
+    Raises:
+      FlagError: for an unknown flag, a value that is none, or an argument that is no flag.
+    """
+    values = define()
+    try:
+        _, *stray = values(argv)
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname.replace("-", "_"), values, n=1)
+        hint = f"did you mean --{near[0]}?" if near else "--help lists the flags"
+        raise FlagError(f"unknown flag --{error.flagname}; {hint}") from error
+    except flags.CantOpenFlagFileError as error:
+        raise FlagError(f"--flagfile: can't be read: {str(error).removeprefix('ERROR:: ')}") from error
+    except (flags.Error, ValueError) as error:
+        raise FlagError(f"{str(error).rstrip('. ')}; --help lists the flags") from error
+    if stray:
+        raise FlagError(f"stray argument {stray[0]!r}: everything is given by flags, as in --saved_model={stray[0]}")
+    return values.flag_values_dict()
+
+
+def request(asked: Mapping[str, Any], command: Sequence[str]) -> Request:
+    """Return what the values of the flags ask for.
+
+    Raises:
+      FlagError: when a value can't be right, or nothing is asked for.
+    """
+    for name in ("saved_model", "tflite", "output_saved_model", "report", "representative_data"):
+        if asked[name].startswith("--"):
+            raise FlagError(f"--{name} has no value: {asked[name]!r} is read as one; give --{name}=... before it")
+    if not asked["saved_model"]:
+        raise FlagError("no input: give --saved_model DIR; --help shows examples")
+    if not any(asked[name] for name in ("tflite", "output_saved_model", "report", "dry_run")):
+        raise FlagError("no output: give --tflite FILE, --output_saved_model DIR, or --dry_run to only see the report")
+    _check_values(asked)
+    names = {field.name for field in dataclasses.fields(Options)}
+    options = {name: value for name, value in asked.items() if name in names}
+    options |= {
+        "tags": tuple(asked["tags"]),
+        "signature_keys": tuple(asked["signature_keys"]),
+        "input_shapes": input_shapes(asked["input_shapes"]),
+    }
+    return Request(
+        saved_model=asked["saved_model"],
+        tflite=asked["tflite"],
+        output_saved_model=asked["output_saved_model"],
+        report=asked["report"],
+        options=Options(**options),
+        command=tuple(command),
+    )
+
+
+def _check_values(asked: Mapping[str, Any]) -> None:
+    try:
+        re.compile(asked["keep"])
+    except re.error as error:
+        raise FlagError(f"--keep={asked['keep']}: not a regular expression: {error}") from error
+    if not (math.isfinite(asked["rtol"]) and asked["rtol"] > 0):
+        raise FlagError(f"--rtol={asked['rtol']}: give a number above zero, such as {_DEFAULTS.rtol:g}")
+    if asked["representative_data"] and not asked["verify"]:
+        raise FlagError("--representative_data is read by verification only: drop it or --noverify")
+
+
+def input_shapes(texts: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
+    """Return the shape per input name from texts like "image:1,224,224,3"; -1 is an unknown dimension, "x:" a scalar.
+
+    Raises:
+      FlagError: when a text is not of that form, or names an input twice.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        match = re.fullmatch(r"(?P<name>.+):(?P<dims>(-1|\d+)(,(-1|\d+))*|)", text.replace(" ", ""))
+        if match is None:
+            raise FlagError(f"--input_shapes={text}: give NAME:DIMENSIONS, as in image:1,224,224,3 (-1 for unknown)")
+        if match["name"] in shapes:
+            raise FlagError(f"--input_shapes={text}: the input {match['name']!r} has a shape already")
+        dims = match["dims"]
+        shapes[match["name"]] = tuple(int(dim) for dim in dims.split(",")) if dims else ()
+    return shapes
+
+
+def help_text() -> str:
+    """Return what --help prints."""
+    column = 6 + max(len(flag.usage) for group in GROUPS.values() for flag in group)
+    lines = [
+        f"tf_bnfold {__version__}: fold every batch norm of a TensorFlow model into the linear op beside it,",
+        "check the result, and convert it to TFLite.",
+        "",
+        "Usage: tf_bnfold --saved_model DIR --tflite FILE [flags]",
+    ]
+    for title, group in GROUPS.items():
+        lines += ["", title]
+        for flag in group:
+            first, *more = textwrap.wrap(flag.text, 110 - column)
+            lines += [f"  {flag.usage}".ljust(column) + first, *(" " * column + line for line in more)]
+    return "\n".join([*lines, "", _EXAMPLES, _EXIT_CODES]).rstrip()

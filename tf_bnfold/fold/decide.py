@@ -1,0 +1,183 @@
+"""One decision a site: the whole affine up, else down, else in halves, else it stays with a reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from tf_bnfold.algebra.affine import Affine
+from tf_bnfold.fold import edits, search
+from tf_bnfold.fold.ledger import unfit_constant
+from tf_bnfold.fold.search import After, Before, Merge, Placed, Route, Scene, Touch
+from tf_bnfold.fold.sites import ALIASES, Site
+from tf_bnfold.graph.graph import Node, Tensor, Use
+from tf_bnfold.outcome import Outcome, Status
+from tf_bnfold.reasons import Reason, Refusal
+
+# What may stand between a lone scalar and the linear op right before it.
+_RIGHT_BEFORE = ALIASES | {"BiasAdd", "Add", "AddV2", "Squeeze", "Reshape", "ExpandDims"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What becomes of a site.
+
+    Attributes:
+      status: How it was folded.
+      routes: The edits of each half, or of the whole.
+      stays: What stays of the site, or None.
+      changes_value: Whether the value that the site's readers see becomes another one.
+      refusal: Why something stays.
+    """
+
+    status: Status
+    routes: tuple[Route, ...] = ()
+    stays: Affine | None = None
+    changes_value: bool = False
+    refusal: Refusal | None = None
+
+
+def settle(scene: Scene, site: Site) -> Outcome:
+    """Decide what becomes of a site, change the graph accordingly and say so."""
+    decision = _decide(scene, site)
+    outcome = _outcome(site, decision)
+    for route in decision.routes:
+        edits.apply(scene, route)
+    for node in site.nodes:
+        scene.waiting.pop(node, None)
+    if decision.status is Status.KEPT:
+        if site.is_merged:
+            edits.replace(scene, site, site.affine, changes_value=False)
+    elif decision.stays is None:
+        edits.bypass(scene, site, carries_value=not decision.changes_value)
+    else:
+        edits.replace(scene, site, decision.stays, changes_value=decision.changes_value)
+    return outcome
+
+
+def _decide(scene: Scene, site: Site) -> Decision:
+    if any(node in scene.kept for node in site.nodes):
+        return Decision(Status.KEPT, refusal=Refusal(Reason.KEPT_BY_USER, site.output.name))
+    if site.refusal is not None:
+        return Decision(Status.KEPT, refusal=site.refusal)
+    raised = _up(scene, site, site.affine)
+    if not isinstance(raised, Refusal):
+        if site.is_lone_scalar and not _is_right_before(raised):
+            return Decision(Status.KEPT, refusal=Refusal(Reason.LONE_SCALAR, site.output.name))
+        return Decision(Status.UP, (raised,))
+    if site.is_lone_scalar:
+        return Decision(Status.KEPT, refusal=Refusal(Reason.LONE_SCALAR, site.output.name, str(raised)))
+    lowered = _down(scene, site, site.affine)
+    if not isinstance(lowered, Refusal):
+        return Decision(Status.DOWN, (lowered,), changes_value=True)
+    refusal = Refusal(raised.reason, raised.node, _both(raised, lowered))
+    return _in_halves(scene, site, refusal) or Decision(Status.KEPT, refusal=refusal)
+
+
+def _both(raised: Refusal, lowered: Refusal) -> str:
+    before = f"{raised.detail}; " if raised.detail else ""
+    return f"{before}behind it: {lowered}"
+
+
+def _up(scene: Scene, site: Site, affine: Affine) -> Route | Refusal:
+    return search.up(scene, Use(site.first.node, site.first.port), Placed(affine, site.axis))
+
+
+def _down(scene: Scene, site: Site, affine: Affine) -> Route | Refusal:
+    tensor, placed = Tensor(site.output, 0), Placed(affine, site.axis)
+    passing = search.down(scene, tensor, placed, merge=False)
+    if not isinstance(passing, Refusal):
+        return passing
+    merging = search.down(scene, tensor, placed, merge=True)
+    return passing if isinstance(merging, Refusal) else merging
+
+
+def _is_right_before(route: Route) -> bool:
+    return all(edit.node.op in _RIGHT_BEFORE or _is_sink(route, edit.node) for edit in route if isinstance(edit, Touch))
+
+
+def _is_sink(route: Route, node: Node) -> bool:
+    return any(isinstance(edit, After) and edit.sink.node is node for edit in route)
+
+
+def _in_halves(scene: Scene, site: Site, refusal: Refusal) -> Decision | None:
+    """Scale one way and offset the other; else one of them goes and the other one stays.
+
+    `s * x + o` is the scale s and then the offset o, or the offset o / s and then the scale s.
+    """
+    whole = site.affine
+    if whole.has_unit_scale or whole.has_zero_offset:
+        return None
+    scale, offset, leading = whole.scale_part(), whole.offset_part(), whole.leading_offset()
+    has_leading = unfit_constant(leading.offset, site.output, site.output.name) is None
+    one_op = len(site.elements) == 1 and not site.is_merged
+    nothing = Refusal(Reason.NOT_FINITE, site.output.name)
+
+    @functools.cache
+    def scale_up() -> Route | Refusal:
+        return _up(scene, site, scale)
+
+    @functools.cache
+    def offset_up() -> Route | Refusal:
+        return _up(scene, site, leading) if has_leading else nothing
+
+    @functools.cache
+    def scale_down() -> Route | Refusal:
+        return _down(scene, site, scale) if has_leading else nothing
+
+    @functools.cache
+    def offset_down() -> Route | Refusal:
+        return _down(scene, site, offset)
+
+    both: list[tuple[Callable[[], Route | Refusal], Callable[[], Route | Refusal]]]
+    both = [(scale_up, offset_down), (offset_up, scale_down)]
+    for upper, lower in both:
+        raised = upper()
+        if isinstance(raised, Refusal):
+            continue
+        lowered = lower()
+        if not isinstance(lowered, Refusal):
+            return Decision(Status.HALVES, (raised, lowered), changes_value=True)
+    for half, stays, changes in (
+        (scale_up, offset, False),
+        (scale_down, leading, True),
+        (offset_up, scale, False),
+        (offset_down, scale, True),
+    ):
+        route = half()
+        if isinstance(route, Refusal) or (one_op and _inserts_bias(route)):
+            continue
+        return Decision(Status.PARTLY, (route,), stays=stays, changes_value=changes, refusal=refusal)
+    return None
+
+
+def _inserts_bias(route: Route) -> bool:
+    """Whether a route puts an op in where there was none."""
+    return any(
+        (isinstance(edit, After) and not edit.affine.has_zero_offset)
+        or (isinstance(edit, Before) and edit.bias is None and not edit.affine.has_zero_offset)
+        for edit in route
+    )
+
+
+def _outcome(site: Site, decision: Decision) -> Outcome:
+    edited = [edit for route in decision.routes for edit in route]
+    sunk = [edit.sink.node for edit in edited if isinstance(edit, After | Before)]
+    sunk += [edit.site.output for edit in edited if isinstance(edit, Merge)]
+    passed = [edit.node for edit in edited if isinstance(edit, Touch) and edit.node not in sunk]
+    return Outcome(
+        name=site.output.name,
+        nodes=tuple(node.name for node in site.nodes),
+        form=site.form,
+        kind=site.kind,
+        channels=site.affine.channels,
+        status=decision.status,
+        sinks=_names(sunk),
+        route=_names(passed),
+        refusal=decision.refusal,
+    )
+
+
+def _names(nodes: list[Node]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(node.name for node in nodes))

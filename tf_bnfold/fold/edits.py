@@ -1,0 +1,200 @@
+"""Apply what a search found. Everything was decided before; nothing here can fail half-way.
+
+A node whose value changes loses its name (it gets a new one when the graph is written), and the node that now carries
+a batch norm's value gets the batch norm's name, so that fetches and signatures stay true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from tf_bnfold.algebra.affine import Affine, Vector
+from tf_bnfold.fold.search import After, Before, Edit, Merge, Scene, SetConstant, SetFill, Touch
+from tf_bnfold.fold.sinks import Sink
+from tf_bnfold.fold.sites import Element, Role, Site, read_element
+from tf_bnfold.graph import attributes
+from tf_bnfold.graph.graph import Graph, Node, Tensor, Use, new_node
+
+
+def apply(scene: Scene, edits: Iterable[Edit]) -> None:
+    """Change the graph as the edits say."""
+    for edit in edits:
+        if isinstance(edit, After):
+            scene.ledger.take_after(edit.sink, edit.affine)
+            if not edit.affine.has_zero_offset:
+                _insert_bias(scene, edit.sink, edit.affine.offset)
+        elif isinstance(edit, Before):
+            _before(scene, edit)
+        elif isinstance(edit, SetConstant):
+            set_constant(scene, Use(edit.node, edit.port), edit.array)
+        elif isinstance(edit, SetFill):
+            _set_fill(scene, edit)
+        elif isinstance(edit, Merge):
+            edit.site.affine = edit.affine.affine.then(edit.site.affine)
+            edit.site.axis = edit.site.axis if edit.site.axis is not None else edit.affine.axis
+            edit.site.is_merged = True
+        elif isinstance(edit, Touch):
+            edit.node.carries = None
+
+
+def bypass(scene: Scene, site: Site, *, carries_value: bool) -> None:
+    """Take the site out: its readers read what it read.
+
+    Args:
+      scene: The graph.
+      site: The site.
+      carries_value: Whether what the site read has now the value that the site had, and so takes its name. Where no
+        node can take a name that must survive, an Identity keeps it.
+    """
+    graph = scene.view.graph
+    output, source = site.output, site.first.data
+    controls = [control for node in site.nodes for control in node.controls]
+    single = not any(uses for index, uses in source.node.readers.items() if index > 0) and source.index == 0
+    takes_name = carries_value and single and source.node.carries is None and not graph.is_fetched(source.node)
+    if controls or (graph.is_fetched(output) and not takes_name):
+        _leave_identity(scene, site, source, controls)
+        return
+    graph.redirect(Tensor(output, 0), source)
+    if takes_name:
+        graph.hand_over(output, source.node)
+    _remove(graph, site, source.node)
+
+
+def replace(scene: Scene, site: Site, affine: Affine, *, changes_value: bool) -> Node:
+    """Put one Add or Mul (or both) in the site's place.
+
+    Args:
+      scene: The graph.
+      site: The site.
+      affine: What stays of it.
+      changes_value: Whether the value that the readers see changes, so that the site's name must go.
+
+    Returns:
+      The node that computes the value now.
+    """
+    graph, output, source = scene.view.graph, site.output, site.first.data
+    control_inputs = [control for node in site.nodes for control in node.controls]
+    node, stays = output, source
+    parts = [("Mul", affine.scale)] if not affine.has_unit_scale else []
+    parts += [("AddV2", affine.offset)] if not affine.has_zero_offset or not parts else []
+    for op, vector in parts:
+        dtype = attributes.dtype(output)
+        constant = graph.constant(f"{output.name}/{'scale' if op == 'Mul' else 'offset'}", _shaped(scene, source, site.axis, vector), dtype, output)
+        node = new_node(f"{output.name}/{op}", op, None, **attributes.of(T=dtype))
+        graph.add(node, (stays, constant), near=output)
+        scene.view.shapes.inherit(node, source)
+        scene.elements[node] = _element(node, op, site.axis, vector)
+        stays = Tensor(node, 0)
+    graph.redirect(Tensor(output, 0), stays)
+    if not changes_value:
+        graph.hand_over(output, node)
+    for control in control_inputs:
+        graph.add_control(node, control)
+    _remove(graph, site, node)
+    return node
+
+
+def set_constant(scene: Scene, use: Use, array: np.ndarray) -> None:
+    """Let an edge read a new constant; the old one goes when nobody reads it."""
+    graph, old = scene.view.graph, use.node.inputs[use.port]
+    new = graph.constant(f"{use.node.name}/constant", array, attributes.dtype(use.node), use.node)
+    graph.set_input(use.node, use.port, new)
+    graph.drop_unread(old.node)
+    if use.node in scene.elements:
+        element = read_element(scene.view, use.node)
+        assert element is not None, use.node.name
+        scene.elements[use.node] = element
+
+
+def _remove(graph: Graph, site: Site, heir: Node) -> None:
+    for node in reversed(site.nodes):
+        operands = [tensor.node for tensor in node.inputs]
+        graph.remove(node, heir)
+        for operand in operands:
+            if operand is not heir and operand.op != "Placeholder":
+                _drop_if_constant(graph, operand)
+
+
+def _drop_if_constant(graph: Graph, node: Node) -> None:
+    if not node.readers or not any(node.readers.values()):
+        graph.drop_unread(node)
+
+
+def _leave_identity(scene: Scene, site: Site, source: Tensor, controls: list[Node]) -> None:
+    graph, output = scene.view.graph, site.output
+    identity = new_node(output.name, "Identity", None, **attributes.of(T=attributes.dtype(output)))
+    graph.add(identity, (source,), near=output)
+    scene.view.shapes.inherit(identity, source)
+    graph.redirect(Tensor(output, 0), Tensor(identity, 0))
+    graph.hand_over(output, identity)
+    for control in controls:
+        graph.add_control(identity, control)
+    _remove(graph, site, identity)
+
+
+def _before(scene: Scene, edit: Before) -> None:
+    added = scene.ledger.take_before(edit.sink, edit.affine)
+    if edit.bias is not None:
+        for node in edit.bias.between:
+            node.carries = None
+        set_constant(scene, Use(edit.bias.node, edit.bias.port), edit.bias.array)
+    elif not edit.affine.has_zero_offset:
+        name_giver = edit.sink.node
+        bias = _insert_bias(scene, edit.sink, added)
+        scene.view.graph.hand_over(name_giver, bias)
+
+
+def _insert_bias(scene: Scene, sink: Sink, offset: Vector) -> Node:
+    """Put a bias behind the sink, in the form that the TFLite converter fuses."""
+    graph, node, value = scene.view.graph, sink.node, Tensor(sink.node, 0)
+    rank = scene.view.shapes.rank(value)
+    dtype = attributes.dtype(node)
+    vector = np.broadcast_to(offset, sink.linear.channels_out)
+    last = rank is not None and sink.axis_out == rank - 1
+    if last or (rank == 4 and sink.axis_out == 1):
+        bias = new_node(f"{node.name}/bias", "BiasAdd", None, **attributes.of(T=dtype, data_format=b"NHWC" if last else b"NCHW"))
+        array = vector
+    else:
+        bias = new_node(f"{node.name}/bias", "AddV2", None, **attributes.of(T=dtype))
+        array = _shaped(scene, value, sink.axis_out, vector)
+    readers = list(node.readers.get(0, ()))
+    constant = graph.constant(f"{node.name}/bias/constant", array, dtype, node)
+    graph.add(bias, (value, constant), near=node, behind=True)
+    for reader in readers:
+        graph.set_input(reader.node, reader.port, Tensor(bias, 0))
+    scene.view.shapes.inherit(bias, value)
+    scene.elements[bias] = _element(bias, bias.op, sink.axis_out, vector)
+    return bias
+
+
+def _set_fill(scene: Scene, edit: SetFill) -> None:
+    """A Pad becomes a PadV2, which writes another value than zero."""
+    graph, node = scene.view.graph, edit.node
+    dtype = attributes.dtype(node)
+    if node.op == "PadV2":
+        set_constant(scene, Use(node, 2), np.array(edit.value))
+        return
+    pad = new_node(node.name, "PadV2", node.carries, **attributes.of(T=dtype, Tpaddings=attributes.value(node, "Tpaddings")))
+    fill = graph.constant(f"{node.name}/value", np.array(edit.value), dtype, node)
+    graph.add(pad, (*node.inputs, fill), near=node)
+    scene.view.shapes.inherit(pad, Tensor(node, 0))
+    graph.redirect(Tensor(node, 0), Tensor(pad, 0))
+    graph.hand_over(node, pad)
+    graph.remove(node, pad)
+
+
+def _shaped(scene: Scene, like: Tensor, axis: int | None, vector: Vector) -> np.ndarray:
+    """The vector in the shape that broadcasts it along the axis of a value."""
+    rank = scene.view.shapes.rank(like)
+    if axis is None or rank is None:
+        return vector.reshape(()) if vector.size == 1 else vector
+    return vector.reshape((-1,) + (1,) * (rank - 1 - axis))
+
+
+def _element(node: Node, op: str, axis: int | None, vector: Vector) -> Element:
+    """An Add or Mul that an edit put in, as an element."""
+    affine = Affine.of(vector, 0.0) if op == "Mul" else Affine.of(1.0, vector)
+    role = Role.SCALE if op == "Mul" else Role.OFFSET
+    return Element(node, 0, role, axis if affine.channels > 1 else None, affine, affine.channels == 1)

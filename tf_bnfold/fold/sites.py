@@ -1,0 +1,425 @@
+"""Which nodes are affine in one input, and which chains of them make a batch norm."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator
+
+import numpy as np
+
+from tf_bnfold.algebra.affine import Affine
+from tf_bnfold.fold import sinks
+from tf_bnfold.graph import attributes, shapes
+from tf_bnfold.graph.graph import Node, Tensor
+from tf_bnfold.graph.view import View
+from tf_bnfold.outcome import Kind
+from tf_bnfold.reasons import Reason, Refusal
+
+ALIASES = frozenset({"Identity", "StopGradient", "PreventGradient", "Snapshot"})
+# What may stand between a linear op and its own bias: the converter fuses the two all the same.
+_BEFORE_BIAS = ALIASES | {"Squeeze", "Reshape", "ExpandDims", "BatchToSpaceND"}
+_ROOTS = frozenset({"Rsqrt", "Sqrt", "Pow"})
+_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+# A constant of several axes is looked into, whether one channel axis explains it, up to this size.
+_LARGEST_LOOKED_INTO = 1 << 22
+
+
+class Role(enum.Enum):
+    """What an element does."""
+
+    NORM = "a batch norm in one op"
+    SCALE = "multiplies or divides by a constant"
+    OFFSET = "adds or subtracts a constant"
+    MIRROR = "subtracts the value from a constant"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Element:
+    """One node that is affine in one input.
+
+    Attributes:
+      node: The node.
+      port: The input that carries the value.
+      role: What it does.
+      axis: The channel axis, or None when it does the same to every channel.
+      affine: The affine; the identity where `refusal` says why it is not known.
+      is_scalar: Whether its constant is one number for more than one channel.
+      rooted: Whether its scale comes from a root, as a batch norm's does.
+      refusal: Why it is no affine here.
+    """
+
+    node: Node
+    port: int
+    role: Role
+    axis: int | None
+    affine: Affine
+    is_scalar: bool = False
+    rooted: bool = False
+    refusal: Refusal | None = None
+
+    @property
+    def data(self) -> Tensor:
+        """The tensor that it reads now."""
+        return self.node.inputs[self.port]
+
+
+@dataclasses.dataclass(eq=False)
+class Site:
+    """A batch norm or affine: a chain of elements, with nothing but aliases in between.
+
+    Attributes:
+      elements: Its elements, in order.
+      nodes: Its elements' nodes and the aliases between them, in order.
+      kind: What it is counted as.
+      axis: The channel axis, or None when it does the same to every channel.
+      affine: What the chain computes, and before it what has been merged into it.
+      is_merged: Whether another site has been merged into this one.
+    """
+
+    elements: tuple[Element, ...]
+    nodes: tuple[Node, ...]
+    kind: Kind
+    axis: int | None
+    affine: Affine
+    is_merged: bool = False
+
+    @property
+    def first(self) -> Element:
+        """The element that reads the site's input."""
+        return self.elements[0]
+
+    @property
+    def output(self) -> Node:
+        """The node that computes the site's value."""
+        return self.nodes[-1]
+
+    @property
+    def form(self) -> str:
+        """The ops, joined by "+"."""
+        return "+".join(element.node.op for element in self.elements)
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why it is no affine here, or None."""
+        return self.first.refusal
+
+    @property
+    def is_lone_scalar(self) -> bool:
+        """Whether it is one multiplication or addition of one number."""
+        return len(self.elements) == 1 and self.first.is_scalar and self.first.role is not Role.NORM
+
+
+def find_elements(view: View) -> dict[Node, Element]:
+    """The elements of a graph, in topological order."""
+    candidates = sorted((n for n in view.graph.nodes.values() if n.op in _READERS), key=lambda n: n.order)
+    found = {node: read_element(view, node) for node in candidates}
+    return {node: element for node, element in found.items() if element is not None}
+
+
+def read_element(view: View, node: Node) -> Element | None:
+    """What a node does as an element, or None when it is none."""
+    return None if view.graph.is_fed(node) else _READERS[node.op](view, node)
+
+
+def find_sites(view: View, elements: dict[Node, Element]) -> list[Site]:
+    """The sites of a graph, in topological order. A linear op's own bias is none."""
+    followers = {node: link for node, element in elements.items() if (link := _link(view, elements, element)) is not None}
+    inner = {element.node for element, _ in followers.values()}
+    sites = []
+    for node, element in elements.items():
+        if node in inner:
+            continue
+        chain = [element]
+        aliases: dict[Node, list[Node]] = {}
+        while chain[-1].node in followers:
+            following, between = followers[chain[-1].node]
+            aliases[following.node] = between
+            chain.append(following)
+        if is_own_bias(view, chain[0]):
+            chain = chain[1:]
+        sites.extend(_site(group, aliases) for group in _groups(view, chain))
+    return sorted(sites, key=lambda site: site.nodes[0].order)
+
+
+def is_own_bias(view: View, element: Element) -> bool:
+    """Whether the element is the bias of the linear op right before it."""
+    if element.role is not Role.OFFSET or element.node.op == "Sub" or element.refusal is not None:
+        return False
+    producer = element.data.node
+    while producer.op in _BEFORE_BIAS and producer.inputs:
+        producer = producer.inputs[0].node
+    return sinks.is_sink_op(producer) and not element.is_scalar
+
+
+def _link(view: View, elements: dict[Node, Element], element: Element) -> tuple[Element, list[Node]] | None:
+    """The element that alone reads this one's value, and the aliases between the two."""
+    aliases: list[Node] = []
+    node = element.node
+    if element.refusal is not None:
+        return None
+    while True:
+        readers = view.graph.uses(Tensor(node, 0))
+        if len(readers) != 1 or view.graph.is_fetched(node):
+            return None
+        use = readers[0]
+        following = elements.get(use.node)
+        if following is not None:
+            fits = following.port == use.port and following.refusal is None
+            same_axis = following.axis == element.axis or None in (following.axis, element.axis)
+            return (following, aliases) if fits and same_axis else None
+        if use.node.op not in ALIASES:
+            return None
+        node = use.node
+        aliases.append(node)
+
+
+def _groups(view: View, chain: list[Element]) -> Iterator[list[Element]]:
+    """Cut a chain into batch norms and affines: [offset] scale... [offset] is one, and so is each other element."""
+    rest = chain
+    while rest:
+        length = _group_length(view, rest)
+        yield rest[:length]
+        rest = rest[length:]
+
+
+def _group_length(view: View, chain: list[Element]) -> int:
+    at_input = _reads_graph_input(view, chain[0])
+
+    def joins(index: int, role: Role) -> bool:
+        if index >= len(chain) or chain[index].role is not role:
+            return False
+        # A number that stands alone may be part of what the converter fuses (hard-swish, GELU); at the graph's input it is not.
+        alike = chain[index].is_scalar == chain[index - 1].is_scalar or at_input
+        one_axis = len({e.axis for e in chain[: index + 1] if e.axis is not None}) < 2
+        return alike and one_axis
+
+    head = chain[0].role
+    if head in (Role.NORM, Role.MIRROR):
+        return 1
+    length = 1
+    if head is Role.OFFSET and not joins(1, Role.SCALE):
+        return 1
+    while joins(length, Role.SCALE):
+        length += 1
+    return length + 1 if joins(length, Role.OFFSET) else length
+
+
+def _reads_graph_input(view: View, element: Element) -> bool:
+    node = element.data.node
+    while (node.op in ALIASES or node.op == "Cast") and not view.graph.is_fed(node):
+        node = node.inputs[0].node
+    return view.graph.is_fed(node)
+
+
+def _site(group: list[Element], aliases: dict[Node, list[Node]]) -> Site:
+    nodes = [group[0].node]
+    affine = group[0].affine
+    for element in group[1:]:
+        nodes.extend(aliases.get(element.node, ()))
+        nodes.append(element.node)
+        affine = affine.then(element.affine)
+    axis = next((element.axis for element in group if element.axis is not None), None)
+    return Site(tuple(group), tuple(nodes), _kind(group), axis, affine)
+
+
+def _kind(group: list[Element]) -> Kind:
+    if group[0].role is Role.NORM or any(e.rooted for e in group if e.role is Role.SCALE):
+        return Kind.BATCH_NORM
+    roles = [e.role for e in group if not e.is_scalar]
+    is_norm = Role.SCALE in roles and roles[-1] is Role.OFFSET
+    return Kind.BATCH_NORM if is_norm else Kind.AFFINE
+
+
+# The readers: node -> element, or None when the node is no affine at all.
+
+
+def _norm(view: View, node: Node) -> Element | None:
+    """FusedBatchNorm, V2, V3: y = gamma * (x - mean) / sqrt(variance + epsilon) + beta.
+
+    Source: op documentation of FusedBatchNormV3; an absent is_training means true.
+    """
+
+    def refuse(reason: Reason, detail: str = "") -> Element:
+        return Element(node, 0, Role.NORM, None, Affine.identity(), refusal=Refusal(reason, node.name, detail))
+
+    if (unknown := attributes.unknown(node)) is not None:
+        return refuse(Reason.UNKNOWN_ATTRIBUTE, unknown)
+    if attributes.value(node, "is_training"):
+        return refuse(Reason.TRAINING_MODE)
+    used = [i for i, uses in node.readers.items() if uses and i > 0] + [i for i in view.graph.fetched.get(node, ()) if i > 0]
+    if used:
+        return refuse(Reason.STATISTICS_USED, f"output {min(used)}")
+    gamma, beta, mean, variance = (view.constants.value(t) for t in node.inputs[1:5])
+    if gamma is None or beta is None or mean is None or variance is None:
+        return refuse(Reason.PARAMETERS_NOT_CONSTANT)
+    if len({v.size for v in (gamma, beta, mean, variance)}) != 1:
+        return refuse(Reason.PARAMETERS_NOT_CONSTANT, "parameters of different sizes")
+    epsilon = attributes.value(node, "epsilon")
+    rank = view.shapes.rank(node.inputs[0]) or _rank_of_layout(node)
+    return _finished_norm(node, gamma, beta, mean, variance, epsilon, shapes.channel_axis(node, rank))
+
+
+def _rank_of_layout(node: Node) -> int:
+    return len(str(attributes.value(node, "data_format") or "NHWC"))
+
+
+def _finished_norm(
+    node: Node,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    epsilon: float,
+    axis: int,
+) -> Element:
+    affine = Affine.from_batch_norm(*(v.astype(np.float64).ravel() for v in (gamma, beta, mean, variance)), epsilon)
+    refusal = None
+    if not (np.asarray(variance, np.float64) + epsilon > 0).all() or not np.isfinite(variance).all():
+        refusal = Refusal(Reason.BAD_VARIANCE, node.name)
+    elif not affine.is_finite:
+        refusal = Refusal(Reason.NOT_FINITE, node.name)
+    return Element(node, 0, Role.NORM, axis, affine, rooted=True, refusal=refusal)
+
+
+def _global_norm(view: View, node: Node) -> Element | None:
+    """BatchNormWithGlobalNormalization(t, m, v, beta, gamma); gamma counts only with scale_after_normalization."""
+    mean, variance, beta, gamma = (view.constants.value(t) for t in node.inputs[1:5])
+    if attributes.value(node, "scale_after_normalization") is False and mean is not None:
+        gamma = np.ones_like(mean)
+    if gamma is None or beta is None or mean is None or variance is None:
+        refusal = Refusal(Reason.PARAMETERS_NOT_CONSTANT, node.name)
+        return Element(node, 0, Role.NORM, None, Affine.identity(), refusal=refusal)
+    return _finished_norm(node, gamma, beta, mean, variance, attributes.value(node, "variance_epsilon"), 3)
+
+
+def _bias_add(view: View, node: Node) -> Element | None:
+    bias = view.constants.value(node.inputs[1])
+    rank = view.shapes.rank(node.inputs[0])
+    if bias is None or view.constants.is_constant(node.inputs[0]):
+        return None
+    if rank is None:
+        refusal = Refusal(Reason.UNKNOWN_SHAPE, node.name)
+        return Element(node, 0, Role.OFFSET, None, Affine.identity(), refusal=refusal)
+    return _checked(Element(node, 0, Role.OFFSET, shapes.channel_axis(node, rank), Affine.of(1.0, bias)))
+
+
+def _binary(view: View, node: Node) -> Element | None:
+    """Add, Sub, Mul, RealDiv of a value and a constant."""
+    constant_ports = [port for port in (0, 1) if view.constants.is_constant(node.inputs[port])]
+    if len(constant_ports) != 1 or attributes.numpy_dtype(attributes.dtype(node)).name not in _FLOATS:
+        return None
+    port = 1 - constant_ports[0]
+    if node.op in ("RealDiv", "Div") and port == 1:
+        return None
+    role = {"Mul": Role.SCALE, "RealDiv": Role.SCALE, "Div": Role.SCALE}.get(node.op, Role.OFFSET)
+    if node.op == "Sub" and port == 1:
+        role = Role.MIRROR
+    placed = _placed(view, node, node.inputs[port], node.inputs[constant_ports[0]])
+    if placed is None:
+        return None
+    if isinstance(placed, Refusal):
+        return Element(node, port, role, None, Affine.identity(), refusal=placed)
+    axis, vector, is_scalar = placed
+    rooted = role is Role.SCALE and _comes_from_root(node.inputs[constant_ports[0]].node)
+    return _checked(Element(node, port, role, axis, _affine_of(node.op, role, vector), is_scalar, rooted))
+
+
+def _affine_of(op: str, role: Role, vector: np.ndarray) -> Affine:
+    if role is Role.MIRROR:
+        return Affine.of(-1.0, vector)
+    if role is Role.OFFSET:
+        return Affine.of(1.0, -vector if op == "Sub" else vector)
+    with np.errstate(all="ignore"):
+        return Affine.of(1 / vector if op in ("RealDiv", "Div") else vector, 0.0)
+
+
+def _checked(element: Element) -> Element:
+    if element.affine.is_finite:
+        return element
+    reason = Reason.BAD_VARIANCE if element.rooted else Reason.NOT_FINITE
+    return dataclasses.replace(element, affine=Affine.identity(), axis=None, refusal=Refusal(reason, element.node.name))
+
+
+def _placed(view: View, node: Node, data: Tensor, constant: Tensor) -> tuple[int | None, np.ndarray, bool] | Refusal | None:
+    """The channel axis of a constant operand and its vector; a refusal where it can't be told; None where it has none.
+
+    The shapes are judged, never numpy's broadcasting: a constant that enlarges the value is refused.
+    """
+    shape = view.shapes.of(constant)
+    if shape is None or None in shape:
+        return None
+    sizes = [d for d in shape if d is not None]
+    wide = [axis for axis, size in enumerate(sizes) if size != 1]
+    rank = view.shapes.rank(data)
+    if not sizes or (rank is None and not wide and len(sizes) == 1):
+        value = view.constants.value(constant)
+        return None if value is None else (None, value.reshape(1), _has_channels(view, data))
+    if rank is None:
+        return Refusal(Reason.UNKNOWN_SHAPE, node.name)
+    if len(sizes) > rank:
+        return Refusal(Reason.ENLARGES, node.name)
+    shift = rank - len(sizes)
+    for axis in wide:
+        size = view.shapes.dim(data, axis + shift)
+        if size is None:
+            return Refusal(Reason.UNKNOWN_SHAPE, node.name)
+        if size != sizes[axis]:
+            return Refusal(Reason.ENLARGES, node.name)
+    if int(np.prod(sizes)) > _LARGEST_LOOKED_INTO and len(wide) > 1:
+        return None
+    value = view.constants.value(constant)
+    if value is None:
+        return None
+    if not wide:
+        return None, value.reshape(1), _has_channels(view, data)
+    axis_in = _explaining_axis(value, wide)
+    if axis_in is None:
+        return None
+    if axis_in < 0:
+        return None, value.reshape(-1)[:1], False
+    vector = np.moveaxis(value, axis_in, 0).reshape(sizes[axis_in], -1)[:, 0]
+    return axis_in + shift, vector, False
+
+
+def _explaining_axis(value: np.ndarray, wide: list[int]) -> int | None:
+    """The one axis along which a constant varies; -1 when it is one number throughout; None when there are several."""
+    if len(wide) == 1:
+        return wide[0]
+    varying = [axis for axis in wide if (value != value.take([0], axis=axis)).any()]
+    if not varying:
+        return -1
+    return varying[0] if len(varying) == 1 else None
+
+
+def _has_channels(view: View, data: Tensor) -> bool:
+    """Whether the value has more than one channel, as far as its last axis tells."""
+    return view.shapes.dim(data, -1) != 1
+
+
+def _comes_from_root(node: Node) -> bool:
+    pending, seen = [node], set[Node]()
+    while pending:
+        current = pending.pop()
+        if current.op in _ROOTS:
+            return True
+        if current not in seen and len(seen) < 64:
+            seen.add(current)
+            pending.extend(t.node for t in current.inputs)
+    return False
+
+
+_READERS = {
+    "FusedBatchNorm": _norm,
+    "FusedBatchNormV2": _norm,
+    "FusedBatchNormV3": _norm,
+    "BatchNormWithGlobalNormalization": _global_norm,
+    "BiasAdd": _bias_add,
+    "Add": _binary,
+    "AddV2": _binary,
+    "Sub": _binary,
+    "Mul": _binary,
+    "RealDiv": _binary,
+    "Div": _binary,
+}

@@ -1,0 +1,309 @@
+"""The working graph: nodes that know their producers and readers, built from a GraphDef and written back to one.
+
+The GraphDef that is given is never changed. Edits rewire nodes; a name that survives keeps its value, so a node whose
+value changes is renamed when the graph is written, and its readers, control edges and `_class` follow.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
+from tensorflow.core.framework import attr_value_pb2, graph_pb2, node_def_pb2
+
+from tf_bnfold.errors import InputError
+
+Array = npt.NDArray[Any]
+
+# Ops that read the shape of a value and nothing else: they don't mind when the value changes.
+_SHAPE_READERS = frozenset({"Shape", "ShapeN", "Rank", "Size", "ZerosLike", "OnesLike"})
+
+_LOOP_BACK = ("NextIteration", "RefNextIteration")
+
+
+class Tensor(NamedTuple):
+    """Output `index` of `node`."""
+
+    node: Node
+    index: int
+
+
+class Use(NamedTuple):
+    """`node` reads a tensor as its input `port`."""
+
+    node: Node
+    port: int
+
+
+class Node:
+    """One node, with its edges.
+
+    Attributes:
+      name: Its name in the graph that was given; the base of its name for a node that was added.
+      op: Type of op.
+      proto: The NodeDef it comes from; its name and inputs are those of the graph that was given.
+      inputs: Data inputs.
+      controls: Nodes that must run before it.
+      readers: For each output index that is read: its uses.
+      followers: Nodes that have this one among their controls.
+      order: Its place in a topological order.
+      carries: The name of the original graph whose value it now has, or None when its value is a new one.
+      array: For a constant that an edit made: its value; float64, cast to the dtype when the graph is written.
+    """
+
+    __slots__ = ("array", "carries", "controls", "followers", "inputs", "name", "op", "order", "proto", "readers")
+
+    def __init__(self, name: str, op: str, proto: node_def_pb2.NodeDef, carries: str | None) -> None:
+        self.name = name
+        self.op = op
+        self.proto = proto
+        self.inputs: list[Tensor] = []
+        self.controls: list[Node] = []
+        self.readers: dict[int, list[Use]] = {}
+        self.followers: list[Node] = []
+        self.order = 0.0
+        self.carries = carries
+        self.array: Array | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.op} {self.name}>"
+
+
+class Graph:
+    """The nodes of a GraphDef.
+
+    Args:
+      graph_def: The graph; it is not changed.
+      outputs: Names of nodes or tensors whose name and value must survive.
+      inputs: Names of nodes or tensors that are fed: what computes them is not known.
+
+    Raises:
+      InputError: A name is given twice or does not exist, or the graph has a cycle that is no loop.
+    """
+
+    def __init__(self, graph_def: graph_pb2.GraphDef, outputs: Iterable[str], inputs: Iterable[str] = ()) -> None:
+        self.source = graph_def
+        self.nodes: dict[str, Node] = _nodes(graph_def)
+        self._added: list[tuple[Node, Node]] = []  # (new node, the node that it is written before or after)
+        self._removed: set[Node] = set()
+        self._heirs: dict[Node, Node] = {}
+        _connect(self.nodes)
+        _number(self.nodes.values())
+        self.fetched: dict[Node, set[int]] = {}
+        for name in outputs:
+            tensor = self.tensor(name, "output")
+            self.fetched.setdefault(tensor.node, set()).add(tensor.index)
+        self.fed: frozenset[Node] = frozenset(self.tensor(name, "input").node for name in inputs)
+
+    def tensor(self, name: str, role: str = "tensor") -> Tensor:
+        """The tensor of a node or tensor name.
+
+        Raises:
+          InputError: There is no such node.
+        """
+        node_name, index = _split(name.lstrip("^"))
+        if node_name not in self.nodes:
+            raise InputError(f"{role} {name!r}: the graph has no node of that name; name a node of the graph")
+        return Tensor(self.nodes[node_name], index)
+
+    # What an edge may ask.
+
+    def producer(self, node: Node, port: int) -> Node:
+        """The node that computes input `port` of `node`."""
+        return node.inputs[port].node
+
+    def uses(self, tensor: Tensor) -> list[Use]:
+        """The readers of a tensor's value; those of its shape alone don't count."""
+        return [use for use in tensor.node.readers.get(tensor.index, ()) if use.node.op not in _SHAPE_READERS]
+
+    def is_fetched(self, node: Node) -> bool:
+        """Whether an output of the graph is one of the node's."""
+        return node in self.fetched
+
+    def is_fed(self, node: Node) -> bool:
+        """Whether what computes the node's value is not in the graph or not to be asked."""
+        return node in self.fed or node.op in ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
+
+    def is_removed(self, node: Node) -> bool:
+        """Whether an edit has taken the node out."""
+        return node in self._removed
+
+    def heir(self, node: Node) -> Node:
+        """The node that stands where `node` stood: itself, unless an edit has taken it out."""
+        while node in self._heirs:
+            node = self._heirs[node]
+        return node
+
+    # Edits.
+
+    def set_input(self, node: Node, port: int, tensor: Tensor) -> None:
+        """Let input `port` of `node` read `tensor`."""
+        old = node.inputs[port]
+        old.node.readers[old.index].remove(Use(node, port))
+        node.inputs[port] = tensor
+        tensor.node.readers.setdefault(tensor.index, []).append(Use(node, port))
+
+    def add(self, node: Node, inputs: Sequence[Tensor], *, near: Node, behind: bool = False) -> Node:
+        """Add a node that is written right before (or right behind) `near`, beside which it runs."""
+        for port, tensor in enumerate(inputs):
+            node.inputs.append(tensor)
+            tensor.node.readers.setdefault(tensor.index, []).append(Use(node, port))
+        node.order = near.order + (1e-9 if behind else -1e-9)
+        node.proto.device = near.proto.device
+        self._added.append((node, near))
+        return node
+
+    def constant(self, name: str, array: Array, dtype: int, near: Node) -> Tensor:
+        """Add a constant; `array` is cast to the dtype (a DataType enum value) when the graph is written."""
+        proto = node_def_pb2.NodeDef(op="Const")
+        proto.attr["dtype"].type = dtype
+        node = Node(name, "Const", proto, carries=None)
+        node.array = array
+        return Tensor(self.add(node, (), near=near), 0)
+
+    def redirect(self, old: Tensor, new: Tensor) -> None:
+        """Let every reader of `old` read `new`."""
+        for use in list(old.node.readers.get(old.index, ())):
+            self.set_input(use.node, use.port, new)
+
+    def remove(self, node: Node, heir: Node) -> None:
+        """Take out a node whose value nobody reads; what waits for it waits for `heir`."""
+        for follower in node.followers:
+            follower.controls = _unique([heir if c is node else c for c in follower.controls])
+            if follower not in heir.followers:
+                heir.followers.append(follower)
+        node.followers = []
+        self._release(node)
+        self._heirs[node] = heir
+
+    def hand_over(self, old: Node, new: Node) -> None:
+        """Let `new` have the name, the value and the fetches of `old`, whose value changes."""
+        new.carries, old.carries = old.carries, None
+        if old in self.fetched:
+            self.fetched[new] = self.fetched.pop(old)
+
+    def add_control(self, node: Node, control: Node) -> None:
+        """Let `node` run behind `control`."""
+        if control is not node and control not in node.controls:
+            node.controls.append(control)
+            control.followers.append(node)
+
+    def drop_unread(self, node: Node) -> None:
+        """Take out a constant that an edit left without a reader, and the constants that only it read."""
+        pending = [node]
+        while pending:
+            candidate = pending.pop()
+            unread = not any(candidate.readers.values()) and not candidate.followers
+            if not unread or candidate in self.fetched or candidate in self._removed:
+                continue
+            producers = [tensor.node for tensor in candidate.inputs]
+            self._release(candidate)
+            pending.extend(producers)
+
+    def _release(self, node: Node) -> None:
+        for control in node.controls:
+            control.followers.remove(node)
+        node.controls = []
+        for port, tensor in enumerate(node.inputs):
+            tensor.node.readers[tensor.index].remove(Use(node, port))
+        node.inputs = []
+        self._removed.add(node)
+
+    # The way back.
+
+    def live(self) -> Iterator[Node]:
+        """All nodes in the order in which they are written: the original's, new ones beside their neighbours."""
+        before: dict[Node, list[Node]] = {}
+        behind: dict[Node, list[Node]] = {}
+        for node, near in self._added:
+            (behind if node.order > near.order else before).setdefault(near, []).append(node)
+
+        def written(node: Node) -> Iterator[Node]:
+            pending = [(node, False)]
+            while pending:
+                current, opened = pending.pop()
+                if opened:
+                    yield current
+                    continue
+                pending.extend((new, False) for new in reversed(behind.get(current, ())))
+                pending.append((current, True))
+                pending.extend((new, False) for new in reversed(before.get(current, ())))
+
+        for node in self.nodes.values():
+            for current in written(node):
+                if current not in self._removed:
+                    yield current
+
+
+def new_node(name: str, op: str, carries: str | None, **attrs: attr_value_pb2.AttrValue) -> Node:
+    """Make a node that `Graph.add` takes in."""
+    proto = node_def_pb2.NodeDef(op=op)
+    for key, value in attrs.items():
+        proto.attr[key].CopyFrom(value)
+    return Node(name, op, proto, carries)
+
+
+def _split(name: str) -> tuple[str, int]:
+    node_name, colon, index = name.rpartition(":")
+    return (node_name, int(index)) if colon and index.isdecimal() else (name, 0)
+
+
+def _unique(nodes: Iterable[Node]) -> list[Node]:
+    return list(dict.fromkeys(nodes))
+
+
+def _nodes(graph_def: graph_pb2.GraphDef) -> dict[str, Node]:
+    nodes: dict[str, Node] = {}
+    for proto in graph_def.node:
+        name = proto.name
+        if name in nodes:
+            raise InputError(f"node {name!r}: the graph has two nodes of that name; rename one")
+        nodes[name] = Node(name, proto.op, proto, carries=name)
+    return nodes
+
+
+def _connect(nodes: dict[str, Node]) -> None:
+    for node in nodes.values():
+        for port, name in enumerate(node.proto.input):
+            if name.startswith("^"):
+                producer = nodes.get(name[1:])
+            else:
+                node_name, index = (name, 0) if ":" not in name else _split(name)
+                producer = nodes.get(node_name)
+            if producer is None:
+                raise InputError(f"node {node.name!r}: its input {name!r} is not in the graph; the graph is incomplete")
+            if name.startswith("^"):
+                node.controls.append(producer)
+                producer.followers.append(node)
+                continue
+            node.inputs.append(Tensor(producer, index))
+            producer.readers.setdefault(index, []).append(Use(node, port))
+
+
+def _number(nodes: Iterable[Node]) -> None:
+    """Number the nodes in a topological order, in which the way back of a v1 loop (NextIteration) doesn't count."""
+    nodes = list(nodes)
+    waits = {node: sum(t.node.op not in _LOOP_BACK for t in node.inputs) + len(node.controls) for node in nodes}
+    ready = collections.deque(node for node in nodes if waits[node] == 0)
+    number = 0
+    while ready:
+        node = ready.popleft()
+        node.order = float(number)
+        number += 1
+        for reader in _next_of(node):
+            waits[reader] -= 1
+            if waits[reader] == 0:
+                ready.append(reader)
+    if number < len(nodes):
+        name = min(node.name for node in nodes if waits[node] > 0)
+        raise InputError(f"node {name!r}: it stands in or behind a cycle that is no loop; the graph is broken")
+
+
+def _next_of(node: Node) -> Iterator[Node]:
+    if node.op not in _LOOP_BACK:
+        for uses in node.readers.values():
+            for use in uses:
+                yield use.node
+    yield from node.followers

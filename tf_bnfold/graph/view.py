@@ -1,0 +1,32 @@
+"""What the fold asks of a graph, in one value: its nodes, constants and shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from tensorflow.core.framework import graph_pb2
+
+from tf_bnfold.graph.constants import Constants
+from tf_bnfold.graph.graph import Graph
+from tf_bnfold.graph.shapes import Shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A graph with its constants and shapes."""
+
+    graph: Graph
+    constants: Constants
+    shapes: Shapes
+
+    @staticmethod
+    def of(graph_def: graph_pb2.GraphDef, outputs: Iterable[str], inputs: Iterable[str] = ()) -> View:
+        """View a GraphDef; see `Graph`.
+
+        Raises:
+          InputError: A name is given twice or does not exist, or the graph has a cycle that is no loop.
+        """
+        graph = Graph(graph_def, outputs, inputs)
+        constants = Constants(graph)
+        return View(graph, constants, Shapes(graph, constants))

@@ -1,0 +1,58 @@
+"""The options of a run, as one value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a run is asked to do beyond its input and outputs.
+
+    Attributes:
+      signature_keys: Signatures to keep; empty for all.
+      tags: Tags of the MetaGraph to load.
+      input_shapes: Shape per signature input name; fixes unknown dimensions (-1 stays unknown).
+      allow_select_tf_ops: Let the .tflite use TensorFlow ops beside the built-in ones.
+      verify: Compare the result with the original.
+      representative_data: .npz file with one array per input name, first axis the batch; "" for seeded random inputs.
+      rtol: Largest error, max|a-b| / max|b|, that verification accepts in float32.
+      keep: Regular expression; batch norms whose name it finds are left alone. "" keeps none.
+      fail_if_unfolded: Fail when a batch norm stays.
+      overwrite: Replace a SavedModel folder that is not empty.
+      dry_run: Only report.
+    """
+
+    signature_keys: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ("serve",)
+    input_shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    allow_select_tf_ops: bool = False
+    verify: bool = True
+    representative_data: str = ""
+    rtol: float = 1e-3
+    keep: str = ""
+    fail_if_unfolded: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One run: what to read, what to write, and how.
+
+    Attributes:
+      saved_model: SavedModel folder to read.
+      tflite: .tflite file to write; "" for none.
+      output_saved_model: SavedModel folder to write; "" for none.
+      report: Report file to write; its suffix decides the form; "" for none.
+      options: Everything else.
+      command: The command line that asked for it, for the report.
+    """
+
+    saved_model: str
+    tflite: str = ""
+    output_saved_model: str = ""
+    report: str = ""
+    options: Options = dataclasses.field(default_factory=Options)
+    command: tuple[str, ...] = ()

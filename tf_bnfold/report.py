@@ -1,0 +1,175 @@
+"""The report of a run, as values and as JSON (docs/report.md describes the fields).
+
+`result` is a function of the input, the options and the versions; what differs from run to run is in `run`.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tf_bnfold.outcome import Kind, Outcome, Status
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How large a graph or .tflite is.
+
+    Attributes:
+      ops: Number of ops by type; constants are no ops.
+      bytes: Size of its serialised form.
+    """
+
+    ops: Mapping[str, int]
+    bytes: int
+
+    @property
+    def total(self) -> int:
+        """Number of all ops."""
+        return sum(self.ops.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What one comparison of verification found.
+
+    Attributes:
+      compared: What was compared with what, for instance "folded graph with SavedModel".
+      verified: Whether it ran and stayed below the limit.
+      tensors: Number of tensors that were compared.
+      samples: Number of runs.
+      skipped: Number of tensors that were not compared, because they are random, stateful or too large.
+      error: max|a-b| / max|b| of the worst tensor; None when nothing was compared.
+      limit: The error that is accepted for it.
+      worst: Its name, "" for none.
+      differing: Share of differing elements by tensor behind a discontinuous op; these do not fail.
+      note: Why it is not verified; "" where it is.
+    """
+
+    compared: str
+    verified: bool
+    tensors: int = 0
+    samples: int = 0
+    skipped: int = 0
+    error: float | None = None
+    limit: float | None = None
+    worst: str = ""
+    differing: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What was folded and what that changed.
+
+    Attributes:
+      outcomes: One per batch norm and affine, in graph order.
+      before: The frozen graph before folding.
+      after: The frozen graph after folding.
+      tflite: The converted model; None when there was no conversion.
+      notes: Sentences on what is not kept, or a fusion that was lost.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    before: Size
+    after: Size
+    tflite: Size | None = None
+    notes: tuple[str, ...] = ()
+
+    def of_kind(self, kind: Kind) -> tuple[Outcome, ...]:
+        """Return the outcomes of batch norms or of affines."""
+        return tuple(outcome for outcome in self.outcomes if outcome.kind is kind)
+
+    def unfolded(self) -> tuple[Outcome, ...]:
+        """Return the batch norms of which something stayed."""
+        return tuple(o for o in self.of_kind(Kind.BATCH_NORM) if o.status in (Status.KEPT, Status.PARTLY))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How the result was got.
+
+    Attributes:
+      command: The command line; empty when called from Python.
+      versions: Versions of tf_bnfold, Python and the libraries that matter.
+      seconds: Time by step, in order.
+      measurements: What verification found, in order; empty when it was not asked for.
+      outputs: The files and folders written, by flag.
+    """
+
+    command: tuple[str, ...] = ()
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    measurements: tuple[Measurement, ...] = ()
+    outputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a run did: `result` is deterministic, `run` is not."""
+
+    result: Result
+    run: Run = dataclasses.field(default_factory=Run)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report in the terms of JSON; docs/report.md describes the fields."""
+        result = self.result
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "result": {
+                "batch_norms": counts(result.of_kind(Kind.BATCH_NORM)),
+                "affines": counts(result.of_kind(Kind.AFFINE)),
+                "sites": [_site(outcome) for outcome in result.outcomes],
+                "graph": {"before": _size(result.before), "after": _size(result.after)},
+                "tflite": _size(result.tflite) if result.tflite else None,
+                "notes": list(result.notes),
+            },
+            "run": {
+                "command": list(self.run.command),
+                "versions": dict(self.run.versions),
+                "seconds": {step: round(seconds, 3) for step, seconds in self.run.seconds.items()},
+                "verification": [dataclasses.asdict(measurement) for measurement in self.run.measurements],
+                "outputs": dict(self.run.outputs),
+            },
+        }
+
+    def to_json(self) -> str:
+        """Return the report as JSON text.
+
+        Raises:
+          ValueError: when a measured error is not finite; JSON has no such number.
+        """
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def counts(outcomes: tuple[Outcome, ...]) -> dict[str, int]:
+    """Return how many sites were found and what became of them, by status."""
+    by_status = collections.Counter(outcome.status for outcome in outcomes)
+    return {"found": len(outcomes)} | {status.value: by_status[status] for status in Status}
+
+
+def _size(size: Size) -> dict[str, Any]:
+    return {"total": size.total, "bytes": size.bytes, "ops": dict(sorted(size.ops.items()))}
+
+
+def _site(outcome: Outcome) -> dict[str, Any]:
+    refusal = outcome.refusal
+    return {
+        "name": outcome.name,
+        "nodes": list(outcome.nodes),
+        "form": outcome.form,
+        "kind": outcome.kind.value,
+        "channels": outcome.channels,
+        "status": outcome.status.value,
+        "sinks": list(outcome.sinks),
+        "route": list(outcome.route),
+        "reason": refusal.reason.name if refusal else None,
+        "reason_node": refusal.node if refusal else None,
+        "detail": refusal.detail if refusal else None,
+        "function": outcome.function,
+    }

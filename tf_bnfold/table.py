@@ -1,0 +1,155 @@
+"""The report as text for a terminal."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from tf_bnfold.outcome import Kind, Outcome, Status
+from tf_bnfold.report import Measurement, Report, Result, counts
+
+_WORDS = {
+    Status.UP: "folded into ops before them",
+    Status.DOWN: "folded into ops behind them",
+    Status.HALVES: "folded with scale and offset apart",
+    Status.PARTLY: "folded in part",
+    Status.KEPT: "kept",
+}
+_SHOWN = 10  # sites per reason, and op types that changed; the report file has them all
+
+
+def table(report: Report, *, width: int, colour: bool) -> str:
+    """Return the report as text.
+
+    Args:
+      report: What to show.
+      width: Columns of the terminal; long node names are never cut and may reach beyond.
+      colour: Whether to use terminal colours.
+    """
+    result = report.result
+    blocks = [
+        _summary(result, colour=colour),
+        *_unfolded(result, width),
+        _sizes(result),
+        _checked(report.run.measurements, width),
+        *([_list("Notes", result.notes, width)] if result.notes else []),
+        _end(report),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _summary(result: Result, *, colour: bool) -> str:
+    norms, affines = result.of_kind(Kind.BATCH_NORM), result.of_kind(Kind.AFFINE)
+    done = norms and not result.unfolded()
+    head = f"{_count(len(norms), 'batch norm')}: {_statuses(norms)}." if norms else "No batch norm found."
+    lines = [f"\033[1;{32 if done else 33}m{head}\033[0m" if colour else head]
+    if affines:
+        noun = _count(len(affines), "other per-channel op")
+        lines.append(f"{noun} (Mul, Add, ... by a constant): {_statuses(affines)}.")
+    return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _statuses(outcomes: tuple[Outcome, ...]) -> str:
+    by_status = counts(outcomes)
+    parts = [(by_status[status.value], words) for status, words in _WORDS.items() if by_status[status.value]]
+    return f"all {parts[0][1]}" if len(parts) == 1 else ", ".join(f"{number} {words}" for number, words in parts)
+
+
+def _unfolded(result: Result, width: int) -> Iterator[str]:
+    """Yield a block per reason: what it means, and the batch norms that stayed for it."""
+    left = sorted(result.unfolded(), key=_reason)  # stable: graph order within a reason
+    for reason, group in itertools.groupby(left, key=_reason):
+        outcomes = list(group)
+        refusal = outcomes[0].refusal
+        text = refusal.reason.value if refusal else "no reason given"
+        lines = _wrapped(f"{len(outcomes)} not folded: {text} ({reason})", width, first="", rest="  ")
+        for outcome in outcomes[:_SHOWN]:
+            lines += _stayed(outcome, width)
+        if len(outcomes) > _SHOWN:
+            lines.append(f"  ... and {len(outcomes) - _SHOWN} more; --report FILE.json has them all")
+        yield "\n".join(lines)
+
+
+def _reason(outcome: Outcome) -> str:
+    return outcome.refusal.reason.name if outcome.refusal else ""
+
+
+def _stayed(outcome: Outcome, width: int) -> list[str]:
+    facts = [f"{outcome.form}, {_count(outcome.channels, 'channel')}"]
+    if outcome.function:
+        facts.append(f"in function {outcome.function}")
+    if outcome.status is Status.PARTLY:
+        facts.append(f"the other half went into {', '.join(outcome.sinks)}")
+    if outcome.refusal:
+        facts.append(f"look at {outcome.refusal.node}")
+        facts += [outcome.refusal.detail] if outcome.refusal.detail else []
+    return [f"  {outcome.name}", *_wrapped("; ".join(facts), width, first=" " * 6, rest=" " * 6)]
+
+
+def _sizes(result: Result) -> str:
+    before, after = result.before, result.after
+    changed = [op for op in sorted({*before.ops, *after.ops}) if before.ops.get(op, 0) != after.ops.get(op, 0)]
+    rows = [("Graph", "before", "after"), ("ops", f"{before.total:,}", f"{after.total:,}")]
+    rows += [(f"  {op}", f"{before.ops.get(op, 0):,}", f"{after.ops.get(op, 0):,}") for op in changed[:_SHOWN]]
+    rows += [("bytes", f"{before.bytes:,}", f"{after.bytes:,}")]
+    lines = _aligned(rows)
+    if result.tflite:
+        size = f"{result.tflite.bytes:,} bytes, {_count(result.tflite.total, 'op')}"
+        lines += ["", f"TFLite: {size}: {_ops(result.tflite.ops)}"]
+    return "\n".join(lines)
+
+
+def _ops(ops: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {op}" for op, count in sorted(ops.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the rows with the first column to the left and the others to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
+        for first, *rest in rows
+    ]
+
+
+def _checked(measurements: tuple[Measurement, ...], width: int) -> str:
+    if not measurements:
+        return "Not verified (--noverify)."
+    title = "Verified" if all(measurement.verified for measurement in measurements) else "Not verified"
+    return _list(title, map(_measured, measurements), width)
+
+
+def _measured(measurement: Measurement) -> str:
+    text = measurement.compared
+    if measurement.error is not None:
+        limit = f", limit {measurement.limit:.0e}" if measurement.limit is not None else ""
+        text += f": largest error {measurement.error:.1e} at {measurement.worst}{limit}"
+    if measurement.differing:
+        share = max(measurement.differing.values())
+        text += f"; behind discontinuous ops up to {share:.2%} of the elements differ"
+    if measurement.skipped:
+        text += f"; {measurement.skipped} random, stateful or too large ones not compared"
+    return f"{text}; {measurement.note}" if measurement.note else text
+
+
+def _list(title: str, lines: Iterable[str], width: int) -> str:
+    wrapped = (_wrapped(line, width, first="  ", rest="    ") for line in lines)
+    return "\n".join([title, *itertools.chain.from_iterable(wrapped)])
+
+
+def _wrapped(text: str, width: int, *, first: str, rest: str) -> list[str]:
+    """Return the text as lines; a name that is longer than a line stays whole, so that it can be copied."""
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _end(report: Report) -> str:
+    steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in report.run.seconds.items())
+    wrote = [f"Wrote {path}" for path in report.run.outputs.values()] or ["Nothing written."]
+    return "\n".join([*wrote, *([f"Seconds: {steps}"] if steps else [])])

@@ -1,0 +1,98 @@
+"""What is checked about paths before any work is done; nothing here needs TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tf_bnfold.errors import FlagError, InputError, OutputError
+from tf_bnfold.options import Request
+
+REPORT_SUFFIXES = (".json",)
+
+
+def targets(request: Request) -> Mapping[str, str]:
+    """Return the outputs that will be written, by flag; a dry run writes its report and no model."""
+    models = {"tflite": request.tflite, "output_saved_model": request.output_saved_model}
+    asked = {"report": request.report} if request.options.dry_run else {**models, "report": request.report}
+    return {flag: path for flag, path in asked.items() if path}
+
+
+def check_paths(request: Request) -> None:
+    """Check that the input is there and that every output can be written.
+
+    Raises:
+      InputError: when the input is no SavedModel folder, or the representative data is no file.
+      FlagError: when outputs would overwrite the input or each other, or the report has an unknown suffix.
+      OutputError: when an output can't be written where it is asked for.
+    """
+    _check_input(Path(request.saved_model))
+    data = request.options.representative_data
+    if data and not os.path.isfile(data):
+        raise InputError(f"--representative_data={data}: no such file")
+    if request.report and not request.report.endswith(REPORT_SUFFIXES):
+        raise FlagError(f"--report={request.report}: the suffix decides the form; give {' or '.join(REPORT_SUFFIXES)}")
+    outputs = targets(request)
+    inputs = {"saved_model": request.saved_model} | ({"representative_data": data} if data else {})
+    _check_apart(inputs, outputs)
+    for flag, path in outputs.items():
+        problem = _parent_problem(path) or _PROBLEMS.get(flag, _file_problem)(path, request)
+        if problem:
+            raise OutputError(f"--{flag}={path}: {problem}")
+
+
+def _check_input(folder: Path) -> None:
+    if (folder / "saved_model.pb").is_file():
+        return
+    if not folder.exists():
+        raise InputError(f"--saved_model={folder}: no such folder")
+    if not folder.is_dir():
+        hint = "export it with model.export(DIR) first" if folder.suffix in (".h5", ".keras") else "give its folder"
+        raise InputError(f"--saved_model={folder}: a file, not a SavedModel folder; {hint}")
+    inner = sorted(path.parent for path in folder.glob("*/saved_model.pb"))
+    hint = f"; did you mean {inner[0]}?" if inner else "; give the folder that holds it"
+    raise InputError(f"--saved_model={folder}: no saved_model.pb in it{hint}")
+
+
+def _check_apart(inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+    """Refuse outputs that are, hold or lie inside an input or each other."""
+    taken = {flag: Path(os.path.realpath(path)) for flag, path in inputs.items()}
+    for flag, text in outputs.items():
+        path = Path(os.path.realpath(text))
+        for other, there in taken.items():
+            if path == there or there in path.parents or path in there.parents:
+                raise FlagError(f"--{flag}={text}: overlaps --{other}={there}; give each a place of its own")
+        taken[flag] = path
+
+
+def _parent_problem(path: str) -> str:
+    parent = Path(os.path.realpath(path)).parent
+    if not parent.is_dir():
+        return f"the folder {parent} does not exist; make it first"
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return f"the folder {parent} is not writable"
+    return ""
+
+
+def _file_problem(path: str, _: Request) -> str:
+    if os.path.isdir(path):
+        return "a folder; give the name of a file"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "not a regular file"
+    return ""
+
+
+def _folder_problem(path: str, request: Request) -> str:
+    if os.path.exists(path) and not os.path.isdir(path):
+        return "a file; give the name of a folder"
+    if not os.path.isdir(path) or not os.listdir(path):
+        return ""
+    if not request.options.overwrite:
+        return "the folder is not empty; give another, or --overwrite to replace it"
+    if not os.path.isfile(os.path.join(path, "saved_model.pb")):
+        return "the folder holds no SavedModel, and --overwrite replaces nothing else"
+    return ""
+
+
+_PROBLEMS: Mapping[str, Callable[[str, Request], str]] = {"output_saved_model": _folder_problem}

@@ -1,0 +1,99 @@
+"""The child of the command: the one process that imports TensorFlow. It reads a Request, and writes Messages."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import importlib
+import os
+import pickle
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+
+from tf_bnfold.clock import Clock
+from tf_bnfold.errors import FoldError
+from tf_bnfold.options import Request
+from tf_bnfold.report import Report
+
+PLACE = "place"  # the step that renames outputs into place
+CONVERT = "convert"  # the step in which the TFLite converter runs
+INTERNAL = FoldError.exit_code
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step begins."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """The run has succeeded, and its outputs are in place."""
+
+    report: Report
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """The run has ended with an error, and has written no model.
+
+    Attributes:
+      exit_code: What the command answers.
+      message: What went wrong, and the way out.
+      trace: The traceback, and what TensorFlow said.
+      report: What was found until then, where that helps to see why.
+    """
+
+    exit_code: int
+    message: str
+    trace: str
+    report: Report | None = None
+
+
+Message = Step | Done | Failed
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Do the run that standard input asks for, send its Messages to the pipe, and end the process.
+
+    Args:
+      descriptor: Writable end of the pipe.
+      parent: Process that waits for the result; the child ends with it and places nothing without it.
+    """
+    _end_with_parent(parent)
+    channel: Connection[Message, Message] = Connection(descriptor, readable=False)
+    request: Request = pickle.load(sys.stdin.buffer)
+
+    def on_step(name: str) -> None:
+        if name == PLACE and os.getppid() != parent:
+            os._exit(1)
+        channel.send(Step(name))
+
+    channel.send(_run(request, Clock(on_step)))
+    os._exit(0)  # the outputs are in place: TensorFlow's teardown could only cost time, or crash
+
+
+def _run(request: Request, clock: Clock) -> Done | Failed:
+    try:
+        with clock.step("start"):
+            pipeline = importlib.import_module("tf_bnfold.pipeline")  # costs seconds: it imports TensorFlow
+        return Done(pipeline.run(request, clock))
+    except FoldError as error:
+        return Failed(error.exit_code, str(error), traceback.format_exc(), getattr(error, "report", None))
+    except MemoryError:
+        return Failed(INTERNAL, "out of memory", traceback.format_exc())
+    except Exception as error:  # noqa: BLE001 whatever it is, the user gets one line
+        message = f"internal error, please report it: {type(error).__name__}: {error}"
+        return Failed(INTERNAL, message, traceback.format_exc())
+
+
+def _end_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when its parent dies; elsewhere an orphan ends before it places anything."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:  # it has died already
+        os._exit(1)
