@@ -22,9 +22,18 @@ def to_float64(graph_def: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
     with tf.Graph().as_default() as graph:
         values: dict[str, list[tf.Tensor]] = {}
         nodes = {node.name: node for node in graph_def.node}
+        # TensorFlow renames "add" where there is an "add/y", so the nodes get their names at the end.
+        stand_ins = {name: f"node{place}" for place, name in enumerate(nodes)}
         for node in _ordered(graph_def, nodes):
-            _import(graph, node, values)
-        return graph.as_graph_def()
+            _import(graph, node, values, stand_ins)
+        result = graph.as_graph_def()
+    names = {stand_in: name for name, stand_in in stand_ins.items()}
+    for node in result.node:
+        node.name = names.get(node.name, node.name)
+        for place, name in enumerate(node.input):
+            stem, colon, index = name.lstrip("^").partition(":")
+            node.input[place] = ("^" if name.startswith("^") else "") + names.get(stem, stem) + colon + index
+    return result
 
 
 def _ordered(graph_def: graph_pb2.GraphDef, nodes: dict[str, node_def_pb2.NodeDef]) -> list[node_def_pb2.NodeDef]:
@@ -43,21 +52,25 @@ def _ordered(graph_def: graph_pb2.GraphDef, nodes: dict[str, node_def_pb2.NodeDe
     return order
 
 
-def _import(graph: tf.Graph, node: node_def_pb2.NodeDef, values: dict[str, list[tf.Tensor]]) -> None:
+def _import(
+    graph: tf.Graph, node: node_def_pb2.NodeDef, values: dict[str, list[tf.Tensor]], stand_ins: dict[str, str]
+) -> None:
     inputs = [_tensor(values, name) for name in node.input if not name.startswith("^")]
-    controls = [graph.get_operation_by_name(name[1:]) for name in node.input if name.startswith("^")]
+    controls = [graph.get_operation_by_name(stand_ins[name[1:]]) for name in node.input if name.startswith("^")]
     rule = _RULES.get(node.op)
     with graph.control_dependencies(controls):
         if rule is not None:
-            with tf.name_scope(f"oracle/{node.name}"):
+            with tf.name_scope(f"oracle/{stand_ins[node.name]}"):
                 result = rule(node, inputs)
-            values[node.name] = [tf.identity(result, name=node.name)]
+            first, *others = result if isinstance(result, list) else [result]
+            values[node.name] = [tf.identity(first, name=stand_ins[node.name]), *others]
             return
         wide = node_def_pb2.NodeDef()
         wide.CopyFrom(node)
         _widen(wide)
         del wide.input[:]
         wide.input.extend(f"in{i}:0" for i in range(len(inputs)))
+        wide.name = stand_ins[node.name]
         values[node.name] = _import_one(wide, inputs)
 
 
@@ -220,7 +233,8 @@ def _conv_transpose(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.T
     return _back(tf.concat(pieces, -1), layout)
 
 
-def _fused(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.Tensor:
+def _fused(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The value and the statistics: those of the batch when it trains, else those that are given."""
     x, gamma, beta, mean, variance = (tf.cast(t, tf.float64) for t in inputs)
     layout = _layout(node)
     training = node.attr["is_training"].b if "is_training" in node.attr else True
@@ -228,7 +242,8 @@ def _fused(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.Tensor:
     x = _last(x, layout)
     if training:
         mean, variance = tf.nn.moments(x, list(range(x.shape.rank - 1)))
-    return _back((x - mean) / tf.sqrt(variance + np.float64(epsilon)) * gamma + beta, layout)
+    y = _back((x - mean) / tf.sqrt(variance + np.float64(epsilon)) * gamma + beta, layout)
+    return [y, mean, variance, mean, variance, tf.zeros([0], tf.float64)]
 
 
 def _global(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.Tensor:
@@ -246,8 +261,21 @@ def _pool(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.Tensor:
     x = _last(x, layout)
     kernel, strides = (_spatial(list(node.attr[name].list.i), layout) for name in ("ksize", "strides"))
     padding = node.attr["padding"].s.decode()
+    if node.op == "AvgPool3D":
+        return _back(_mean_of_windows(x, kernel, strides, padding), layout)
     kind = "MAX" if node.op.startswith("Max") else "AVG"
     return _back(tf.nn.pool(x, kernel, kind, strides, padding), layout)
+
+
+def _mean_of_windows(x: tf.Tensor, kernel: list[int], strides: list[int], padding: str) -> tf.Tensor:
+    """The mean over what a window covers of the image; padding does not count."""
+    ones = tf.ones([*kernel, 1, 1], tf.float64)
+
+    def total(part: tf.Tensor) -> tf.Tensor:
+        return tf.nn.conv3d(part, ones, [1, *strides, 1], padding)
+
+    parts = [x[..., c : c + 1] for c in range(x.shape[-1])]
+    return tf.concat([total(part) / total(tf.ones_like(part)) for part in parts], -1)
 
 
 def _resize(method: str) -> Callable[[node_def_pb2.NodeDef, list[tf.Tensor]], tf.Tensor]:
@@ -283,7 +311,7 @@ def _leaky(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.Tensor:
     return tf.where(inputs[0] > 0, inputs[0], alpha * inputs[0])
 
 
-_RULES: dict[str, Callable[[node_def_pb2.NodeDef, list[tf.Tensor]], tf.Tensor]] = {
+_RULES: dict[str, Callable[[node_def_pb2.NodeDef, list[tf.Tensor]], tf.Tensor | list[tf.Tensor]]] = {
     "Conv2D": _conv,
     "Conv3D": _conv,
     "DepthwiseConv2dNative": _conv,

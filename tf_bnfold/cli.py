@@ -18,7 +18,6 @@ from tf_bnfold.report import Report
 from tf_bnfold.table import table
 from tf_bnfold.targets import check_paths
 from tf_bnfold.version import __version__
-from tf_bnfold.worker import Failed
 
 _STEPS = {
     "start": "starting TensorFlow",
@@ -58,9 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Terminated as end:
         _print_error(f"ended by {signal.Signals(end.number).name}")
         return 128 + end.number
-    except BrokenPipeError:  # whoever read the report has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
 
 
 def _main(argv: Sequence[str]) -> int:
@@ -75,15 +71,15 @@ def _main(argv: Sequence[str]) -> int:
 
 def _run(request: Request, *, verbosity: int) -> int:
     with _progress(show=verbosity >= 0 and sys.stderr.isatty()) as on_step:
-        outcome = runner.run(request, on_step)
-    if outcome.report and verbosity >= 0:
-        _print(_text(outcome.report))
-    if not isinstance(outcome, Failed):
+        report, failed = runner.run(request, on_step)
+    if report and verbosity >= 0:
+        _print(_text(report))
+    if failed is None:
         return 0
     if verbosity > 0:
-        sys.stderr.write(f"{outcome.trace}\n")
-    _print_error(outcome.message)
-    return outcome.exit_code
+        sys.stderr.write(f"{failed.trace}\n")
+    _print_error(failed.message)
+    return failed.exit_code
 
 
 def _text(report: Report) -> str:
@@ -92,8 +88,11 @@ def _text(report: Report) -> str:
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has left, as `head` does; what is still in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_error(message: str) -> None:

@@ -10,7 +10,7 @@ import itertools
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tf_bnfold import verify
@@ -33,15 +33,11 @@ GraphDef = Any  # TensorFlow has no type stubs
 Finding = verify.Comparison | verify.NotVerified
 
 
-class StayedError(UnfoldedError):
-    """A batch norm stayed; carries the report that says why."""
-
-    def __init__(self, message: str, report: Report) -> None:
-        super().__init__(message)
-        self.report = report
+def _ignore(_: Report) -> None:
+    pass
 
 
-def run(request: Request, clock: Clock | None = None) -> Report:
+def run(request: Request, clock: Clock | None = None, on_report: Callable[[Report], None] = _ignore) -> Report:
     """Do what the request asks for, in this process.
 
     Every output is built whole before the first one is put into its place, and none is when something fails.
@@ -49,6 +45,7 @@ def run(request: Request, clock: Clock | None = None) -> Report:
     Args:
       request: What to read, what to write, and how; without outputs there is only the report.
       clock: Times the steps.
+      on_report: Called with what is known, whenever that is more: it shows why a run fails later.
 
     Returns:
       The report; its times include those of the clock so far.
@@ -64,62 +61,91 @@ def run(request: Request, clock: Clock | None = None) -> Report:
         model = fix_input_shapes(model, options.input_shapes) if options.input_shapes else model
     with clock.step("fold"):
         folding = fold_graph(model.graph_def, model.outputs(), model.inputs(), options.keep)
-    folded = model.with_graph(folding.graph_def)
-    report = Report(result_of(model.graph_def, folding, model.notes), Run(request.command, _versions(), clock.seconds))
+    findings = _Findings(result_of(model.graph_def, folding, model.notes), request, clock, on_report)
     if options.fail_if_unfolded:
-        _require_folded(report)
+        _require_folded(findings.result)
+    with Staging(overwrite=options.overwrite) as staging:
+        _build(request, model, model.with_graph(folding.graph_def), findings, staging, clock)
+        with clock.step("place"):
+            staging.place()
+    report = findings.report(targets(request))
+    on_report(report)
+    return report
+
+
+class _Findings:
+    """What is known so far, told to a listener whenever that is more.
+
+    Attributes:
+      result: What folding and conversion gave.
+      measurements: What verification found.
+    """
+
+    def __init__(self, result: Result, request: Request, clock: Clock, listener: Callable[[Report], None]) -> None:
+        self.result = result
+        self.measurements: tuple[Measurement, ...] = ()
+        self._request = request
+        self._clock = clock
+        self._listener = listener
+        self._tell()
+
+    def report(self, outputs: Mapping[str, str]) -> Report:
+        """Return the report of a run that writes these outputs."""
+        run = Run(self._request.command, _versions(), dict(self._clock.seconds), self.measurements, outputs)
+        return Report(self.result, run)
+
+    def add_tflite(self, content: bytes) -> None:
+        """Add the converted model."""
+        self.result = dataclasses.replace(self.result, tflite=Size(op_counts(content), len(content)))
+        self._tell()
+
+    def add(self, *found: Finding) -> None:
+        """Add what verification found.
+
+        Raises:
+          VerificationError: When something differs, or could not be compared.
+        """
+        self.measurements += tuple(map(_measurement, found))
+        self._tell()
+        verify.require_verified(found)
+
+    def _tell(self) -> None:
+        self._listener(self.report({}))
+
+
+def _build(request: Request, frozen: Model, folded: Model, findings: _Findings, staging: Staging, clock: Clock) -> None:
+    """Verify, convert, and build every output in the staging."""
+    options, wanted = request.options, targets(request)
     samples = None
     if options.verify:
         with clock.step("verify"):
-            samples = verify.make_samples(model, options.representative_data)
+            samples = verify.make_samples(frozen, options.representative_data)
             paths = (request.saved_model, folded.tags)
-            found = verify.verify_saved_model(*paths, model, folded, samples, rtol=options.rtol)
-            report = _with_findings(report, found)
-    with Staging(overwrite=options.overwrite) as staging:
-        if request.tflite:
-            report = _build_tflite(request, folded, samples, report, staging, clock)
-        report = _build_rest(request, folded, report, staging)
-        with clock.step("place"):
-            staging.place()
-    return report
-
-
-def _build_tflite(
-    request: Request,
-    folded: Model,
-    samples: verify.Samples | verify.NotVerified | None,
-    report: Report,
-    staging: Staging,
-    clock: Clock,
-) -> Report:
-    """Convert, compare unless `samples` is None, and build the file; a dry run stops before that."""
-    options = request.options
-    with clock.step("convert"), writing(request.tflite):
-        folder = tempfile.gettempdir() if options.dry_run else os.path.dirname(os.path.abspath(request.tflite))
-        work_dir = str(staging.scratch(folder))
-        content = convert_to_tflite(folded, work_dir=work_dir, allow_select_tf_ops=options.allow_select_tf_ops)
-    size = Size(op_counts(content), len(content))
-    report = dataclasses.replace(report, result=dataclasses.replace(report.result, tflite=size))
-    if samples is not None:
-        with clock.step("verify_tflite"):
-            report = _with_findings(report, [verify.verify_tflite(folded, content, samples, rtol=options.rtol)])
-    if not options.dry_run:
-        with writing(request.tflite):
-            staging.stage(request.tflite).write_bytes(content)
-    return report
-
-
-def _build_rest(request: Request, folded: Model, report: Report, staging: Staging) -> Report:
-    """Build the SavedModel and the report file, and return the report that is in it."""
-    wanted = targets(request)
-    report = dataclasses.replace(report, run=dataclasses.replace(report.run, outputs=wanted))
+            findings.add(*verify.verify_saved_model(*paths, frozen, folded, samples, rtol=options.rtol))
+    if request.tflite:
+        content = _converted(request, folded, staging, clock)
+        findings.add_tflite(content)
+        if samples is not None:
+            with clock.step("verify_tflite"):
+                findings.add(verify.verify_tflite(folded, content, samples, rtol=options.rtol))
+        if "tflite" in wanted:
+            with writing(request.tflite):
+                staging.stage(request.tflite).write_bytes(content)
     if "output_saved_model" in wanted:
         with writing(request.output_saved_model):
             save_saved_model(folded, str(staging.stage(request.output_saved_model)))
     if "report" in wanted:
         with writing(request.report):
-            staging.stage(request.report).write_text(report.to_json(), encoding="utf-8")
-    return report
+            staging.stage(request.report).write_text(findings.report(wanted).to_json(), encoding="utf-8")
+
+
+def _converted(request: Request, folded: Model, staging: Staging, clock: Clock) -> bytes:
+    """Return the .tflite; the converter's own files lie beside it, or with a dry run among the temporary files."""
+    options = request.options
+    folder = tempfile.gettempdir() if options.dry_run else os.path.dirname(os.path.abspath(request.tflite))
+    with clock.step("convert"), writing(request.tflite):
+        work_dir = str(staging.scratch(folder))
+        return convert_to_tflite(folded, work_dir=work_dir, allow_select_tf_ops=options.allow_select_tf_ops)
 
 
 def result_of(graph_def: GraphDef, folding: Folding, notes: tuple[str, ...] = ()) -> Result:
@@ -138,24 +164,11 @@ def _size(graph_def: GraphDef) -> Size:
     return Size(collections.Counter(node.op for node in nodes if node.op != "Const"), graph_def.ByteSize())
 
 
-def _require_folded(report: Report) -> None:
-    """Raise when a batch norm stayed."""
-    left = report.result.unfolded()
+def _require_folded(result: Result) -> None:
+    left, found = result.unfolded(), len(result.of_kind(Kind.BATCH_NORM))
     if left:
-        first = f"{left[0].name}: {left[0].refusal}" if left[0].refusal else left[0].name
-        found = len(report.result.of_kind(Kind.BATCH_NORM))
-        raise StayedError(f"{len(left)} of {found} batch norms stayed, and --fail_if_unfolded is set; {first}", report)
-
-
-def _with_findings(report: Report, findings: Sequence[Finding]) -> Report:
-    """Add what verification found to the report.
-
-    Raises:
-      VerificationError: When something differs, or could not be compared.
-    """
-    verify.require_verified(findings)
-    measurements = report.run.measurements + tuple(map(_measurement, findings))
-    return dataclasses.replace(report, run=dataclasses.replace(report.run, measurements=measurements))
+        first = f"{left[0].name} ({left[0].refusal})"
+        raise UnfoldedError(f"{len(left)} of {found} batch norms stayed, and --fail_if_unfolded is set; first {first}")
 
 
 def _measurement(finding: Finding) -> Measurement:

@@ -1,7 +1,8 @@
-"""The parent's side of the child: start it, follow it, and turn its end, however it comes, into a Done or a Failed."""
+"""The parent's side of the child: start it, follow it, and turn its end, however it comes, into report and error."""
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import pickle
@@ -16,8 +17,9 @@ from typing import IO
 from tf_bnfold.errors import ConverterError
 from tf_bnfold.options import Request
 from tf_bnfold.outputs import sweep
+from tf_bnfold.report import Report
 from tf_bnfold.targets import targets
-from tf_bnfold.worker import CONVERT, INTERNAL, Done, Failed, Message, Step
+from tf_bnfold.worker import CONVERT, INTERNAL, Done, Failed, Found, Message
 
 OnStep = Callable[[str], None]
 
@@ -28,7 +30,7 @@ _ENVIRONMENT = {
 }
 
 
-def run(request: Request, on_step: OnStep) -> Done | Failed:
+def run(request: Request, on_step: OnStep) -> tuple[Report | None, Failed | None]:
     """Run the request in a child process.
 
     When this is interrupted by an exception the child is killed, and nothing it was about to write is left.
@@ -36,6 +38,9 @@ def run(request: Request, on_step: OnStep) -> Done | Failed:
     Args:
       request: What to do.
       on_step: Called with the name of each step that begins.
+
+    Returns:
+      What was found, if anything, and why the run failed, if it did.
     """
     with tempfile.TemporaryFile() as chatter:
         receiver, sender = multiprocessing.Pipe(duplex=False)
@@ -43,17 +48,16 @@ def run(request: Request, on_step: OnStep) -> Done | Failed:
             process = _start(request, sender, chatter)
             sender.close()  # so that the child's end is the end of the messages
             try:
-                last = _follow(receiver, on_step)
+                last, step, report = _follow(receiver, on_step)
                 code = process.wait()
             finally:
                 process.kill()
                 process.wait()
                 _clean_up(request)
-        if isinstance(last, Step):
-            last = _crashed(last.name, code)
-        if isinstance(last, Failed):
-            return Failed(last.exit_code, last.message, f"{_tail(chatter)}\n{last.trace}".strip(), last.report)
-        return last
+        if isinstance(last, Done):
+            return report, None
+        failed = last if isinstance(last, Failed) else _crashed(step, code)
+        return report, dataclasses.replace(failed, trace=f"{_tail(chatter)}\n{failed.trace}".strip())
 
 
 def _start(request: Request, sender: Connection[Message, Message], chatter: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -73,17 +77,21 @@ def _start(request: Request, sender: Connection[Message, Message], chatter: IO[b
         )
 
 
-def _follow(receiver: Connection[Message, Message], on_step: OnStep) -> Message:
-    """Return the child's last message."""
-    last: Message = Step("start")
-    while not isinstance(last, (Done, Failed)):
+def _follow(receiver: Connection[Message, Message], on_step: OnStep) -> tuple[Done | Failed | None, str, Report | None]:
+    """Return the child's last word, None if it died without one, the step it was in, and the last report."""
+    step, report = "start", None
+    while True:
         try:
-            last = receiver.recv()
+            message = receiver.recv()
         except (EOFError, OSError, pickle.UnpicklingError):  # it died, maybe in the middle of a message
-            return last
-        if isinstance(last, Step):
-            on_step(last.name)
-    return last
+            return None, step, report
+        if isinstance(message, Done | Failed):
+            return message, step, report
+        if isinstance(message, Found):
+            report = message.report
+        else:
+            step = message.name
+            on_step(step)
 
 
 def _crashed(step: str, code: int) -> Failed:
@@ -106,5 +114,5 @@ def _tail(chatter: IO[bytes]) -> str:
 def _clean_up(request: Request) -> None:
     """Remove the work folders of the child, which is dead."""
     folders = {os.path.dirname(os.path.realpath(path)) for path in targets(request).values()}
-    for folder in folders or {tempfile.gettempdir()}:
+    for folder in folders | ({tempfile.gettempdir()} if request.options.dry_run else set()):
         sweep(folder)

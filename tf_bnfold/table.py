@@ -86,8 +86,8 @@ def _stayed(outcome: Outcome, width: int) -> list[str]:
     if outcome.status is Status.PARTLY:
         facts.append(f"the other half went into {', '.join(outcome.sinks)}")
     if outcome.refusal:
-        facts.append(f"look at {outcome.refusal.node}")
-        facts += [outcome.refusal.detail] if outcome.refusal.detail else []
+        detail = f" ({outcome.refusal.detail})" if outcome.refusal.detail else ""
+        facts.append(f"look at {outcome.refusal.node}{detail}")
     return [f"  {outcome.name}", *_wrapped("; ".join(facts), width, first=" " * 6, rest=" " * 6)]
 
 
@@ -126,9 +126,11 @@ def _checked(measurements: tuple[Measurement, ...], width: int) -> str:
 
 def _measured(measurement: Measurement) -> str:
     text = measurement.compared
-    if measurement.error is not None:
-        limit = f", limit {measurement.limit:.0e}" if measurement.limit is not None else ""
-        text += f": largest error {measurement.error:.1e} at {measurement.worst}{limit}"
+    if measurement.error == 0:
+        text += ": no difference"
+    elif measurement.error is not None:
+        judged = f"{'within' if measurement.verified else 'ABOVE'} the limit {measurement.limit:.0e}"
+        text += f": largest error {measurement.error:.1e} at {measurement.worst}, {judged}"
     if measurement.differing:
         share = max(measurement.differing.values())
         text += f"; behind discontinuous ops up to {share:.2%} of the elements differ"

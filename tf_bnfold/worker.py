@@ -10,6 +10,7 @@ import pickle
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from tf_bnfold.clock import Clock
@@ -30,10 +31,15 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Done:
-    """The run has succeeded, and its outputs are in place."""
+class Found:
+    """What is known so far."""
 
     report: Report
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """The run has succeeded, and its outputs are in place."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,16 +50,14 @@ class Failed:
       exit_code: What the command answers.
       message: What went wrong, and the way out.
       trace: The traceback, and what TensorFlow said.
-      report: What was found until then, where that helps to see why.
     """
 
     exit_code: int
     message: str
     trace: str
-    report: Report | None = None
 
 
-Message = Step | Done | Failed
+Message = Step | Found | Done | Failed
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -72,22 +76,23 @@ def main(descriptor: int, parent: int) -> None:
             os._exit(1)
         channel.send(Step(name))
 
-    channel.send(_run(request, Clock(on_step)))
+    channel.send(_run(request, Clock(on_step), lambda report: channel.send(Found(report))))
     os._exit(0)  # the outputs are in place: TensorFlow's teardown could only cost time, or crash
 
 
-def _run(request: Request, clock: Clock) -> Done | Failed:
+def _run(request: Request, clock: Clock, on_report: Callable[[Report], None]) -> Done | Failed:
     try:
         with clock.step("start"):
             pipeline = importlib.import_module("tf_bnfold.pipeline")  # costs seconds: it imports TensorFlow
-        return Done(pipeline.run(request, clock))
+        pipeline.run(request, clock, on_report)
     except FoldError as error:
-        return Failed(error.exit_code, str(error), traceback.format_exc(), getattr(error, "report", None))
+        return Failed(error.exit_code, str(error), traceback.format_exc())
     except MemoryError:
         return Failed(INTERNAL, "out of memory", traceback.format_exc())
     except Exception as error:  # noqa: BLE001 whatever it is, the user gets one line
         message = f"internal error, please report it: {type(error).__name__}: {error}"
         return Failed(INTERNAL, message, traceback.format_exc())
+    return Done()
 
 
 def _end_with_parent(parent: int) -> None:

@@ -1,14 +1,20 @@
-"""How a linear op absorbs an affine: `y = op(x, weights) + bias`, from its output and from its input."""
+"""How a linear op `y = op(x, weights)` absorbs an affine.
+
+From its output, `scale * op(x, w) == op(x, w * scale[out_channel])`, and the offset becomes a bias. From its input,
+`op(scale * x, w) == op(x, w * scale[in_channel])`, and, where every position sees every tap, an offset adds a constant
+to each output channel.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tf_bnfold.algebra.affine import Affine, Vector
+from tf_bnfold.algebra.affine import Vector
 from tf_bnfold.algebra.channels import IntArray
 
 Array = npt.NDArray[Any]
@@ -33,23 +39,17 @@ class Linear:
     channels_in: int
     uniform_taps: bool
 
-    def after(self, weights: Array, scale: Vector) -> npt.NDArray[np.float64]:
-        """`scale * op(x, weights) == op(x, after(weights, scale))`; scale [channels_out] or [1]."""
-        return weights * _per_weight(scale, self.out_channel)
-
-    def before(self, weights: Array, scale: Vector) -> npt.NDArray[np.float64]:
-        """`op(scale * x, weights) == op(x, before(weights, scale))`; scale [channels_in] or [1]."""
-        return weights * _per_weight(scale, self.in_channel)
-
     def bias_before(self, weights: Array, offset: Vector) -> Vector:
-        """`op(x + offset, weights) == op(x, weights) + bias_before(weights, offset)`, where taps are uniform.
+        """Give what a shift of the input adds to the output, where taps are uniform.
+
+        `op(x + offset, w) == op(x, w) + bias_before(w, offset)`.
 
         Returns:
           float64 [channels_out].
         """
         products = weights * _per_weight(offset, self.in_channel)
         feeds = np.broadcast_to(self.out_channel, products.shape)
-        return np.bincount(feeds.ravel(), products.ravel(), minlength=self.channels_out)
+        return np.bincount(feeds.ravel(), products.ravel(), minlength=self.channels_out).astype(np.float64)
 
     def peak(self, weights: Array) -> Vector:
         """The largest |weight| of each output channel, float64 [channels_out]."""
@@ -65,14 +65,12 @@ class Linear:
         return peaks
 
 
-def absorb(linear: Linear, weights: Array, before: Affine, after: Affine) -> npt.NDArray[np.float64]:
-    """The weights that have taken the scales of one affine before and one behind the op, in float64."""
-    folded = weights.astype(np.float64)
-    if not before.has_unit_scale:
-        folded = linear.before(folded, before.scale)
-    if not after.has_unit_scale:
-        folded = linear.after(folded, after.scale)
-    return folded
+def scaled(weights: Array, scalings: Iterable[tuple[IntArray, Vector]]) -> npt.NDArray[np.float64]:
+    """Weights times the scale of each weight's channel, for several channels at once, in float64."""
+    result = weights.astype(np.float64)
+    for channel, scale in scalings:
+        result = result * _per_weight(scale, channel)
+    return result
 
 
 def _per_weight(vector: Vector, channel: IntArray) -> Vector:

@@ -6,14 +6,12 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from tensorflow.core.framework import graph_pb2
-
 from tf_bnfold.fold import decide
 from tf_bnfold.fold.ledger import Ledger
-from tf_bnfold.fold.search import Scene
+from tf_bnfold.fold.route import Scene
 from tf_bnfold.fold.sites import find_elements, find_sites
 from tf_bnfold.graph.export import to_graph_def
-from tf_bnfold.graph.view import View
+from tf_bnfold.graph.view import GraphDef, View
 from tf_bnfold.outcome import Outcome
 
 
@@ -26,16 +24,18 @@ class Folding:
       outcomes: What became of each batch norm and affine, in topological order.
     """
 
-    graph_def: graph_pb2.GraphDef
+    graph_def: GraphDef
     outcomes: tuple[Outcome, ...]
 
 
-def fold_graph(graph_def: graph_pb2.GraphDef, outputs: Sequence[str], inputs: Sequence[str] = (), keep: str = "") -> Folding:
+def fold_graph(
+    graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[str] = (), keep: str = ""
+) -> Folding:
     """Fold every batch norm and affine of a frozen graph that can be folded exactly.
 
     Args:
       graph_def: The graph; it is not changed.
-      outputs: Names of nodes or tensors that keep their name and value. Every other reader counts as one, too.
+      outputs: Names of nodes or tensors that keep their name and value; None for all nodes that nothing reads.
       inputs: Names of nodes or tensors that are fed beside the placeholders.
       keep: Regular expression; a batch norm is left alone when it is found in the name of one of its nodes.
 

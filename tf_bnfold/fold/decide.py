@@ -7,10 +7,13 @@ import functools
 from collections.abc import Callable
 
 from tf_bnfold.algebra.affine import Affine
-from tf_bnfold.fold import edits, search
+from tf_bnfold.fold import edits
+from tf_bnfold.fold.down import down
 from tf_bnfold.fold.ledger import unfit_constant
-from tf_bnfold.fold.search import After, Before, Merge, Placed, Route, Scene, Touch
+from tf_bnfold.fold.route import After, Before, Merge, Placed, Route, Scene, Touch
 from tf_bnfold.fold.sites import ALIASES, Site
+from tf_bnfold.fold.up import up
+from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Node, Tensor, Use
 from tf_bnfold.outcome import Outcome, Status
 from tf_bnfold.reasons import Reason, Refusal
@@ -48,7 +51,7 @@ def settle(scene: Scene, site: Site) -> Outcome:
         scene.waiting.pop(node, None)
     if decision.status is Status.KEPT:
         if site.is_merged:
-            edits.replace(scene, site, site.affine, changes_value=False)
+            edits.rewrite(scene, site)
     elif decision.stays is None:
         edits.bypass(scene, site, carries_value=not decision.changes_value)
     else:
@@ -81,15 +84,16 @@ def _both(raised: Refusal, lowered: Refusal) -> str:
 
 
 def _up(scene: Scene, site: Site, affine: Affine) -> Route | Refusal:
-    return search.up(scene, Use(site.first.node, site.first.port), Placed(affine, site.axis))
+    return up(scene, Use(site.first.node, site.first.port), Placed(affine, site.axis))
 
 
 def _down(scene: Scene, site: Site, affine: Affine) -> Route | Refusal:
+    """Down into linear ops, past other sites; else into other sites."""
     tensor, placed = Tensor(site.output, 0), Placed(affine, site.axis)
-    passing = search.down(scene, tensor, placed, merge=False)
+    passing = down(scene, tensor, placed, merge=False)
     if not isinstance(passing, Refusal):
         return passing
-    merging = search.down(scene, tensor, placed, merge=True)
+    merging = down(scene, tensor, placed, merge=True)
     return passing if isinstance(merging, Refusal) else merging
 
 
@@ -110,35 +114,22 @@ def _in_halves(scene: Scene, site: Site, refusal: Refusal) -> Decision | None:
     if whole.has_unit_scale or whole.has_zero_offset:
         return None
     scale, offset, leading = whole.scale_part(), whole.offset_part(), whole.leading_offset()
-    has_leading = unfit_constant(leading.offset, site.output, site.output.name) is None
+    has_leading = unfit_constant(leading.offset, attributes.dtype(site.output), site.output.name) is None
     one_op = len(site.elements) == 1 and not site.is_merged
     nothing = Refusal(Reason.NOT_FINITE, site.output.name)
 
-    @functools.cache
-    def scale_up() -> Route | Refusal:
-        return _up(scene, site, scale)
+    def search(half: Affine, way: Callable[[Scene, Site, Affine], Route | Refusal]) -> Callable[[], Route | Refusal]:
+        return functools.cache(lambda: way(scene, site, half))
 
-    @functools.cache
-    def offset_up() -> Route | Refusal:
-        return _up(scene, site, leading) if has_leading else nothing
-
-    @functools.cache
-    def scale_down() -> Route | Refusal:
-        return _down(scene, site, scale) if has_leading else nothing
-
-    @functools.cache
-    def offset_down() -> Route | Refusal:
-        return _down(scene, site, offset)
-
-    both: list[tuple[Callable[[], Route | Refusal], Callable[[], Route | Refusal]]]
-    both = [(scale_up, offset_down), (offset_up, scale_down)]
-    for upper, lower in both:
+    scale_up, offset_down = search(scale, _up), search(offset, _down)
+    offset_up = search(leading, _up) if has_leading else lambda: nothing
+    scale_down = search(scale, _down) if has_leading else lambda: nothing
+    for upper, lower in ((scale_up, offset_down), (offset_up, scale_down)):
         raised = upper()
-        if isinstance(raised, Refusal):
-            continue
-        lowered = lower()
-        if not isinstance(lowered, Refusal):
+        lowered = raised if isinstance(raised, Refusal) else lower()
+        if not isinstance(raised, Refusal) and not isinstance(lowered, Refusal):
             return Decision(Status.HALVES, (raised, lowered), changes_value=True)
+    # One half stays as one op. The other one must vanish, and would not, were it merged into another site.
     for half, stays, changes in (
         (scale_up, offset, False),
         (scale_down, leading, True),
@@ -146,10 +137,13 @@ def _in_halves(scene: Scene, site: Site, refusal: Refusal) -> Decision | None:
         (offset_down, scale, True),
     ):
         route = half()
-        if isinstance(route, Refusal) or (one_op and _inserts_bias(route)):
-            continue
-        return Decision(Status.PARTLY, (route,), stays=stays, changes_value=changes, refusal=refusal)
+        if not isinstance(route, Refusal) and not _merges(route) and not (one_op and _inserts_bias(route)):
+            return Decision(Status.PARTLY, (route,), stays=stays, changes_value=changes, refusal=refusal)
     return None
+
+
+def _merges(route: Route) -> bool:
+    return any(isinstance(edit, Merge) for edit in route)
 
 
 def _inserts_bias(route: Route) -> bool:

@@ -11,32 +11,52 @@ from collections.abc import Iterable
 import numpy as np
 
 from tf_bnfold.algebra.affine import Affine, Vector
-from tf_bnfold.fold.search import After, Before, Edit, Merge, Scene, SetConstant, SetFill, Touch
+from tf_bnfold.algebra.linear import Array
+from tf_bnfold.fold.route import AdaptConstant, After, Before, Edit, Merge, Scene, SetFill, Touch
 from tf_bnfold.fold.sinks import Sink
 from tf_bnfold.fold.sites import Element, Role, Site, read_element
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Graph, Node, Tensor, Use, new_node
 
+_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
+
 
 def apply(scene: Scene, edits: Iterable[Edit]) -> None:
     """Change the graph as the edits say."""
-    for edit in edits:
-        if isinstance(edit, After):
-            scene.ledger.take_after(edit.sink, edit.affine)
-            if not edit.affine.has_zero_offset:
-                _insert_bias(scene, edit.sink, edit.affine.offset)
-        elif isinstance(edit, Before):
+    pending = list(edits)
+    for edit in pending:
+        if isinstance(edit, Touch):
+            edit.node.carries = None
+    for edit in pending:
+        if isinstance(edit, Before):
             _before(scene, edit)
-        elif isinstance(edit, SetConstant):
-            set_constant(scene, Use(edit.node, edit.port), edit.array)
+        elif isinstance(edit, AdaptConstant):
+            _adapt_constant(scene, edit)
         elif isinstance(edit, SetFill):
             _set_fill(scene, edit)
         elif isinstance(edit, Merge):
-            edit.site.affine = edit.affine.affine.then(edit.site.affine)
-            edit.site.axis = edit.site.axis if edit.site.axis is not None else edit.affine.axis
-            edit.site.is_merged = True
-        elif isinstance(edit, Touch):
-            edit.node.carries = None
+            _merge(edit)
+    for after in _one_per_sink(pending):
+        scene.ledger.take_after(after.sink, after.affine)
+        if not after.affine.has_zero_offset:
+            _insert_bias(scene, after.sink, after.affine.offset)
+
+
+def _one_per_sink(edits: Iterable[Edit]) -> Iterable[After]:
+    """The affines behind sinks; one that a route reaches several times, with different channels, gets one bias."""
+    whole: dict[tuple[Node, int], After] = {}
+    for edit in edits:
+        if isinstance(edit, After):
+            key = (edit.sink.node, edit.sink.axis_out)
+            before = whole[key].affine if key in whole else Affine.identity()
+            whole[key] = After(edit.sink, before.then(edit.affine))
+    return whole.values()
+
+
+def _merge(edit: Merge) -> None:
+    edit.site.affine = edit.affine.affine.then(edit.site.affine)
+    edit.site.axis = edit.site.axis if edit.site.axis is not None else edit.affine.axis
+    edit.site.is_merged = True
 
 
 def bypass(scene: Scene, site: Site, *, carries_value: bool) -> None:
@@ -62,6 +82,21 @@ def bypass(scene: Scene, site: Site, *, carries_value: bool) -> None:
     _remove(graph, site, source.node)
 
 
+def rewrite(scene: Scene, site: Site) -> None:
+    """Write a site that stays with what has been merged into it, in no more ops than it had."""
+    node = site.first.node
+    if node.op not in _NORMS:
+        replace(scene, site, site.affine, changes_value=False)
+        return
+    # A mean of zero, and gamma and beta that make the affine: nothing cancels.
+    variance = scene.view.constants.value(node.inputs[4])
+    assert variance is not None, node.name
+    root = np.sqrt(variance + attributes.value(node, "epsilon"))
+    scale, offset = (np.broadcast_to(v, root.shape) for v in (site.affine.scale, site.affine.offset))
+    for port, array in ((1, scale * root), (2, offset), (3, np.zeros_like(root))):
+        _set_constant(scene, Use(node, port), array)
+
+
 def replace(scene: Scene, site: Site, affine: Affine, *, changes_value: bool) -> Node:
     """Put one Add or Mul (or both) in the site's place.
 
@@ -81,7 +116,13 @@ def replace(scene: Scene, site: Site, affine: Affine, *, changes_value: bool) ->
     parts += [("AddV2", affine.offset)] if not affine.has_zero_offset or not parts else []
     for op, vector in parts:
         dtype = attributes.dtype(output)
-        constant = graph.constant(f"{output.name}/{'scale' if op == 'Mul' else 'offset'}", _shaped(scene, source, site.axis, vector), dtype, output)
+        constant = graph.constant(
+            f"{output.name}/{'scale' if op == 'Mul' else 'offset'}",
+            _shaped(scene, source, site.axis, vector),
+            dtype,
+            output,
+            like=_operand(site),
+        )
         node = new_node(f"{output.name}/{op}", op, None, **attributes.of(T=dtype))
         graph.add(node, (stays, constant), near=output)
         scene.view.shapes.inherit(node, source)
@@ -96,16 +137,27 @@ def replace(scene: Scene, site: Site, affine: Affine, *, changes_value: bool) ->
     return node
 
 
-def set_constant(scene: Scene, use: Use, array: np.ndarray) -> None:
+def _adapt_constant(scene: Scene, edit: AdaptConstant) -> None:
+    value = scene.view.constants.value(edit.node.inputs[edit.port])
+    assert value is not None, edit.node.name
+    _set_constant(scene, Use(edit.node, edit.port), value * edit.scale + edit.offset)
+
+
+def _set_constant(scene: Scene, use: Use, array: Array) -> None:
     """Let an edge read a new constant; the old one goes when nobody reads it."""
     graph, old = scene.view.graph, use.node.inputs[use.port]
-    new = graph.constant(f"{use.node.name}/constant", array, attributes.dtype(use.node), use.node)
-    graph.set_input(use.node, use.port, new)
+    dtype = attributes.dtype(old.node, old.index)
+    graph.set_input(use.node, use.port, graph.constant(f"{use.node.name}/constant", array, dtype, use.node, like=old))
     graph.drop_unread(old.node)
     if use.node in scene.elements:
         element = read_element(scene.view, use.node)
         assert element is not None, use.node.name
         scene.elements[use.node] = element
+
+
+def _operand(site: Site) -> Tensor:
+    """A constant that the site reads."""
+    return site.first.node.inputs[1 - site.first.port]
 
 
 def _remove(graph: Graph, site: Site, heir: Node) -> None:
@@ -135,11 +187,12 @@ def _leave_identity(scene: Scene, site: Site, source: Tensor, controls: list[Nod
 
 
 def _before(scene: Scene, edit: Before) -> None:
-    added = scene.ledger.take_before(edit.sink, edit.affine)
+    added = scene.ledger.bias_of(edit.sink, edit.affine)
+    scene.ledger.take_before(edit.sink, edit.affine)
     if edit.bias is not None:
         for node in edit.bias.between:
             node.carries = None
-        set_constant(scene, Use(edit.bias.node, edit.bias.port), edit.bias.array)
+        _set_constant(scene, Use(edit.bias.node, edit.bias.port), edit.bias.array)
     elif not edit.affine.has_zero_offset:
         name_giver = edit.sink.node
         bias = _insert_bias(scene, edit.sink, added)
@@ -154,13 +207,15 @@ def _insert_bias(scene: Scene, sink: Sink, offset: Vector) -> Node:
     vector = np.broadcast_to(offset, sink.linear.channels_out)
     last = rank is not None and sink.axis_out == rank - 1
     if last or (rank == 4 and sink.axis_out == 1):
-        bias = new_node(f"{node.name}/bias", "BiasAdd", None, **attributes.of(T=dtype, data_format=b"NHWC" if last else b"NCHW"))
+        bias = new_node(
+            f"{node.name}/bias", "BiasAdd", None, **attributes.of(T=dtype, data_format=b"NHWC" if last else b"NCHW")
+        )
         array = vector
     else:
         bias = new_node(f"{node.name}/bias", "AddV2", None, **attributes.of(T=dtype))
         array = _shaped(scene, value, sink.axis_out, vector)
     readers = list(node.readers.get(0, ()))
-    constant = graph.constant(f"{node.name}/bias/constant", array, dtype, node)
+    constant = graph.constant(f"{node.name}/bias/constant", array, dtype, node, like=sink.weights)
     graph.add(bias, (value, constant), near=node, behind=True)
     for reader in readers:
         graph.set_input(reader.node, reader.port, Tensor(bias, 0))
@@ -174,10 +229,12 @@ def _set_fill(scene: Scene, edit: SetFill) -> None:
     graph, node = scene.view.graph, edit.node
     dtype = attributes.dtype(node)
     if node.op == "PadV2":
-        set_constant(scene, Use(node, 2), np.array(edit.value))
+        _set_constant(scene, Use(node, 2), np.array(edit.value))
         return
-    pad = new_node(node.name, "PadV2", node.carries, **attributes.of(T=dtype, Tpaddings=attributes.value(node, "Tpaddings")))
-    fill = graph.constant(f"{node.name}/value", np.array(edit.value), dtype, node)
+    pad = new_node(
+        node.name, "PadV2", node.carries, **attributes.of(T=dtype, Tpaddings=attributes.value(node, "Tpaddings"))
+    )
+    fill = graph.constant(f"{node.name}/value", np.array(edit.value), dtype, node, like=node.inputs[1])
     graph.add(pad, (*node.inputs, fill), near=node)
     scene.view.shapes.inherit(pad, Tensor(node, 0))
     graph.redirect(Tensor(node, 0), Tensor(pad, 0))
@@ -185,7 +242,7 @@ def _set_fill(scene: Scene, edit: SetFill) -> None:
     graph.remove(node, pad)
 
 
-def _shaped(scene: Scene, like: Tensor, axis: int | None, vector: Vector) -> np.ndarray:
+def _shaped(scene: Scene, like: Tensor, axis: int | None, vector: Vector) -> Array:
     """The vector in the shape that broadcasts it along the axis of a value."""
     rank = scene.view.shapes.rank(like)
     if axis is None or rank is None:

@@ -2,128 +2,123 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
-from tf_bnfold.algebra import linear
 from tf_bnfold.algebra.affine import Affine, Vector
+from tf_bnfold.algebra.channels import IntArray
+from tf_bnfold.algebra.linear import Array, scaled
 from tf_bnfold.fold.sinks import Sink
 from tf_bnfold.graph import attributes
-from tf_bnfold.graph.graph import Node, Tensor
+from tf_bnfold.graph.graph import Node
 from tf_bnfold.graph.view import View
 from tf_bnfold.reasons import Reason, Refusal
 
-
-@dataclasses.dataclass(frozen=True)
-class Absorbed:
-    """What one sink has absorbed: the scales of all affines before it and of all behind it.
-
-    Attributes:
-      sink: The linear op as it was when it was first asked.
-      before: The affine on its input, nearest last.
-      after: The scale on its output.
-    """
-
-    sink: Sink
-    before: Affine
-    after: Affine
+# By side ("before" or "after") and channel axis: the channel of each weight and the scale of each channel.
+_Scalings = Mapping[tuple[str, int], tuple[IntArray, Vector]]
 
 
 class Ledger:
-    """The absorptions of a run, by linear op."""
+    """The scales that each sink has absorbed, by linear op; offsets are in the graph's biases."""
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._entries: dict[Node, Absorbed] = {}
+        self._entries: dict[Node, tuple[Sink, _Scalings]] = {}
         self._peaks: dict[Node, Vector] = {}
 
     def refuse_after(self, sink: Sink, affine: Affine) -> Refusal | None:
         """Why the weights can't take the scale of an affine behind the op, or None when they can."""
-        entry = self._entry(sink)
-        if not entry.before.has_unit_scale:
-            return self._refuse(dataclasses.replace(entry, after=entry.after.then(affine)))
+        if sink.node in self._entries:
+            old = self._weights(sink, self._scalings(sink))
+            return None if old is None else _unfit(sink.linear.peak(old), affine.scale, sink.node)
         if sink.node not in self._peaks:
             weights = self._view.constants.raw(sink.weights)
             if weights is None:
                 return Refusal(Reason.WEIGHTS_NOT_CONSTANT, sink.node.name)
-            self._peaks[sink.node] = sink.linear.peak(weights.astype(np.float64) if weights.dtype.kind == "V" else weights)
-        scale = entry.after.then(affine).scale
-        return _unfit(self._peaks[sink.node] * np.abs(scale), sink.node)
+            self._peaks[sink.node] = sink.linear.peak(_computable(weights))
+        return _unfit(self._peaks[sink.node], affine.scale, sink.node)
 
     def refuse_before(self, sink: Sink, affine: Affine) -> Refusal | None:
-        """Why the weights can't take an affine before the op, or None when they can."""
-        entry = self._entry(sink)
-        return self._refuse(dataclasses.replace(entry, before=affine.then(entry.before)))
-
-    def take_after(self, sink: Sink, affine: Affine) -> None:
-        """Note the scale of an affine behind the op."""
-        entry = self._entry(sink)
-        self._entries[sink.node] = dataclasses.replace(entry, after=entry.after.then(affine.scale_part()))
-
-    def take_before(self, sink: Sink, affine: Affine) -> Vector:
-        """Note an affine before the op.
-
-        Returns:
-          What its offset adds to the op's output as it is now, float64 [channels_out].
-        """
-        entry = self._entry(sink)
-        added = self.bias_of(sink, affine)
-        self._entries[sink.node] = dataclasses.replace(entry, before=affine.scale_part().then(entry.before))
-        return added
+        """Why the weights can't take the scale of an affine before the op, or None when they can."""
+        old, new = (self._weights(sink, s) for s in (self._scalings(sink), self._with_before(sink, affine)))
+        if old is None or new is None:
+            return Refusal(Reason.WEIGHTS_NOT_CONSTANT, sink.node.name)
+        before, after = sink.linear.peak(old), sink.linear.peak(new)
+        with np.errstate(all="ignore"):
+            return _unfit(before, np.where(before > 0, after / before, 1.0), sink.node)
 
     def bias_of(self, sink: Sink, affine: Affine) -> Vector:
         """What the offset of an affine before the op adds to its output, float64 [channels_out]."""
-        if affine.has_zero_offset:
+        weights = self._weights(sink, self._scalings(sink))
+        if affine.has_zero_offset or weights is None:
             return np.zeros(sink.linear.channels_out)
-        folded = self._weights(self._entry(sink))
-        return sink.linear.bias_before(folded, affine.offset)
+        return sink.linear.bias_before(weights, affine.offset)
+
+    def take_after(self, sink: Sink, affine: Affine) -> None:
+        """Note the scale of an affine behind the op."""
+        new = _with(self._scalings(sink), ("after", sink.axis_out), sink.linear.out_channel, affine.scale)
+        self._entries[sink.node] = (self._entries.get(sink.node, (sink, {}))[0], new)
+
+    def take_before(self, sink: Sink, affine: Affine) -> None:
+        """Note the scale of an affine before the op."""
+        self._entries[sink.node] = (self._entries.get(sink.node, (sink, {}))[0], self._with_before(sink, affine))
 
     def settle(self) -> None:
         """Write the new weights: one new constant for each sink, the old one dropped when nobody reads it."""
-        for node, entry in self._entries.items():
-            sink = entry.sink
-            if entry.before.has_unit_scale and entry.after.has_unit_scale:
+        graph = self._view.graph
+        for node, (sink, scalings) in self._entries.items():
+            if all((vector == 1).all() for _, vector in scalings.values()):
                 continue
-            old = node.inputs[sink.weights_port]
-            new = self._view.graph.constant(f"{node.name}/weights", self._weights(entry), attributes.dtype(node), node)
-            self._view.graph.set_input(node, sink.weights_port, new)
-            self._view.graph.drop_unread(old.node)
+            old, weights = sink.weights, self._weights(sink, scalings)
+            if weights is None:
+                continue
+            dtype = attributes.dtype(old.node, old.index)
+            graph.set_input(
+                node, sink.weights_port, graph.constant(f"{node.name}/weights", weights, dtype, node, like=old)
+            )
+            graph.drop_unread(old.node)
 
-    def _entry(self, sink: Sink) -> Absorbed:
-        return self._entries.get(sink.node, Absorbed(sink, Affine.identity(), Affine.identity()))
+    def _scalings(self, sink: Sink) -> _Scalings:
+        return self._entries[sink.node][1] if sink.node in self._entries else {}
 
-    def _weights(self, entry: Absorbed) -> np.ndarray:
-        weights = self._view.constants.raw(entry.sink.weights)
-        assert weights is not None, entry.sink.node.name
-        return linear.absorb(entry.sink.linear, weights, entry.before, entry.after)
+    def _with_before(self, sink: Sink, affine: Affine) -> _Scalings:
+        return _with(self._scalings(sink), ("before", sink.axis_in), sink.linear.in_channel, affine.scale)
 
-    def _refuse(self, entry: Absorbed) -> Refusal | None:
-        if self._view.constants.raw(entry.sink.weights) is None:
-            return Refusal(Reason.WEIGHTS_NOT_CONSTANT, entry.sink.node.name)
-        return _unfit(entry.sink.linear.peak(self._weights(entry)), entry.sink.node)
+    def _weights(self, sink: Sink, scalings: _Scalings) -> npt.NDArray[np.float64] | None:
+        weights = self._view.constants.raw(sink.weights)
+        return None if weights is None else scaled(weights, scalings.values())
 
 
-def unfit_constant(array: np.ndarray, node: Node, name: str) -> Refusal | None:
-    """Why a new constant of `node`'s dtype can't hold an array, or None when it can."""
-    largest, _ = attributes.float_limits(attributes.dtype(node))
+def _with(scalings: _Scalings, key: tuple[str, int], channel: IntArray, scale: Vector) -> _Scalings:
+    """The scalings with one more; those of one side and axis are one."""
+    _, vector = scalings.get(key, (channel, np.ones(1)))
+    return {**scalings, key: (channel, vector * scale)}
+
+
+def _computable(weights: Array) -> Array:
+    """Weights in a dtype that numpy computes with."""
+    return weights if weights.dtype.kind == "f" and weights.dtype.itemsize > 2 else weights.astype(np.float64)
+
+
+def unfit_constant(array: Array, dtype: int, name: str) -> Refusal | None:
+    """Why a constant of a DataType can't hold an array, or None when it can."""
+    largest, _ = attributes.float_limits(dtype)
     fits = np.isfinite(array).all() and np.abs(array).max(initial=0.0) <= largest
     return None if fits else Refusal(Reason.NOT_FINITE, name)
 
 
-def _unfit(peaks: Vector, node: Node) -> Refusal | None:
-    """Why weights with these largest magnitudes per channel don't fit the op's dtype.
+def _unfit(peaks: Vector, scale: Vector, node: Node) -> Refusal | None:
+    """Why weights whose largest magnitudes are `peaks` can't be scaled in the op's dtype, or None when they can.
 
-    A channel whose largest weight is near the subnormal numbers would lose its precision there.
+    A channel whose largest weight comes near the subnormal numbers would lose its precision there.
     """
     largest, smallest = attributes.float_limits(attributes.dtype(node))
-    if not np.isfinite(peaks).all() or peaks.max(initial=0.0) > largest:
+    with np.errstate(all="ignore"):
+        new = peaks * np.abs(scale)
+    if not np.isfinite(new).all() or new.max(initial=0.0) > largest:
         return Refusal(Reason.NOT_FINITE, node.name)
-    if ((peaks != 0) & (peaks < smallest)).any():
+    if ((peaks >= smallest) & (scale != 0) & (new < smallest)).any():
         return Refusal(Reason.SUBNORMAL, node.name)
     return None
-
-
-def new_tensor(node: Node) -> Tensor:
-    """The first output of a node."""
-    return Tensor(node, 0)

@@ -10,8 +10,9 @@ import numpy as np
 
 from tf_bnfold.algebra.channels import IntArray
 from tf_bnfold.algebra.linear import Linear
-from tf_bnfold.graph import attributes, shapes
+from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Node, Tensor
+from tf_bnfold.graph.shapes import geometry
 from tf_bnfold.graph.view import View
 from tf_bnfold.reasons import Reason, Refusal
 
@@ -75,7 +76,10 @@ def sink_of(
     shape = view.shapes.of(weights)
     if shape is None or None in shape or view.graph.is_fed(node):
         return Refusal(Reason.UNKNOWN_SHAPE, node.name)
-    if view.constants.smallest_item(weights) < attributes.numpy_dtype(attributes.dtype(node)).itemsize:
+    dtype = attributes.dtype(node)
+    if any(attributes.dtype(t.node, t.index) != dtype for t in (weights, node.inputs[_data_port(node, port)])):
+        return Refusal(Reason.DTYPE, node.name)
+    if view.constants.smallest_item(weights) < attributes.numpy_dtype(dtype).itemsize:
         return Refusal(Reason.WEIGHTS_COMPRESSED, node.name)
     known = tuple(d for d in shape if d is not None)
     result = _TABLE[node.op](_Query(view, node, port, known, channels_in, channels_out, axis_in, axis_out))
@@ -103,6 +107,10 @@ def _weights_port(view: View, node: Node) -> int | None:
     return ports[0] if len(ports) == 1 else None
 
 
+def _data_port(node: Node, weights_port: int) -> int:
+    return 2 if node.op in _TRANSPOSED else 1 - weights_port
+
+
 def _not_constant(node: Node) -> Refusal:
     weights = node.inputs[1].node
     while weights.op in ("Identity", "Reshape", "Transpose", "Cast") and weights.inputs:
@@ -119,7 +127,7 @@ def _along(shape: tuple[int, ...], axis: int, start: int = 0) -> IntArray:
 
 def _conv(q: _Query) -> Sink | None:
     rank = len(q.shape)
-    channel = shapes.channel_axis(q.node, rank)
+    channel = geometry.channel_axis(q.node, rank)
     fan_in, outputs = q.shape[-2], q.shape[-1]
     channels = q.channels_in or q.view.shapes.dim(q.node.inputs[0], channel) or fan_in
     groups = channels // fan_in if fan_in and channels % fan_in == 0 else 0
@@ -132,7 +140,7 @@ def _conv(q: _Query) -> Sink | None:
 
 
 def _depthwise(q: _Query) -> Sink:
-    channel = shapes.channel_axis(q.node, 4)
+    channel = geometry.channel_axis(q.node, 4)
     channels, multiplier = q.shape[2:]
     in_channel = _along(q.shape, 2)
     out_channel = in_channel * multiplier + _along(q.shape, 3)
@@ -147,15 +155,15 @@ def _has_uniform_taps(q: _Query, channel: int) -> bool:
     if padding == "VALID":
         return True
     if padding == "EXPLICIT":
-        return all(pads == (0, 0) for pads in shapes.explicit_pads(q.node, rank))
+        return all(pads == (0, 0) for pads in geometry.explicit_pads(q.node, rank))
     if padding != "SAME":
         return False
     first = 2 if channel == 1 else 1
-    strides, dilations = shapes.per_axis(q.node, "strides", rank), shapes.per_axis(q.node, "dilations", rank)
+    strides, dilations = geometry.per_axis(q.node, "strides", rank), geometry.per_axis(q.node, "dilations", rank)
     for i in range(rank - 2):
         axis = first + i
         size = None if q.shape[i] == 1 else q.view.shapes.dim(q.node.inputs[0], axis)
-        if shapes.same_padding(size, q.shape[i], strides[axis], dilations[axis]) != 0:
+        if geometry.same_padding(size, q.shape[i], strides[axis], dilations[axis]) != 0:
             return False
     return True
 
@@ -163,7 +171,7 @@ def _has_uniform_taps(q: _Query, channel: int) -> bool:
 def _conv_transpose(q: _Query) -> Sink | None:
     """Weights [..., C_out / groups, C_in]: input channel q feeds the outputs of its group."""
     rank = len(q.shape)
-    channel = shapes.channel_axis(q.node, rank)
+    channel = geometry.channel_axis(q.node, rank)
     group_out, channels_in = q.shape[-2:]
     channels_out = q.channels_out or q.view.shapes.dim(Tensor(q.node, 0), channel) or group_out
     groups = channels_out // group_out if group_out and channels_out % group_out == 0 else 0
@@ -172,13 +180,15 @@ def _conv_transpose(q: _Query) -> Sink | None:
     in_channel = _along(q.shape, rank - 1)
     out_channel = _along(q.shape, rank - 2) + (in_channel // (channels_in // groups)) * group_out
     # A position may see several taps, or none: an offset enters exactly only where there is one tap everywhere.
-    one_tap = math.prod(q.shape[:-2]) == 1 and set(shapes.per_axis(q.node, "strides", rank)) == {1}
-    uniform = one_tap and (q.attr("padding") != "EXPLICIT" or all(p == (0, 0) for p in shapes.explicit_pads(q.node, rank)))
+    one_tap = math.prod(q.shape[:-2]) == 1 and set(geometry.per_axis(q.node, "strides", rank)) == {1}
+    uniform = one_tap and (
+        q.attr("padding") != "EXPLICIT" or all(p == (0, 0) for p in geometry.explicit_pads(q.node, rank))
+    )
     return Sink(q.node, 2, 1, channel, channel, Linear(out_channel, in_channel, channels_out, channels_in, uniform))
 
 
 def _depthwise_transpose(q: _Query) -> Sink:
-    channel = shapes.channel_axis(q.node, 4)
+    channel = geometry.channel_axis(q.node, 4)
     channels, multiplier = q.shape[2:]
     out_channel = _along(q.shape, 2)
     in_channel = out_channel * multiplier + _along(q.shape, 3)
@@ -189,7 +199,9 @@ def _depthwise_transpose(q: _Query) -> Sink:
 def _matmul(q: _Query) -> Sink:
     if q.weights_port == 1:
         rows, columns = (1, 0) if q.attr("transpose_b") else (0, 1)
-        linear = Linear(_along(q.shape, columns), _along(q.shape, rows), q.shape[columns], q.shape[rows], uniform_taps=True)
+        linear = Linear(
+            _along(q.shape, columns), _along(q.shape, rows), q.shape[columns], q.shape[rows], uniform_taps=True
+        )
         return Sink(q.node, 0, 1, 0 if q.attr("transpose_a") else 1, 1, linear)
     rows, columns = (1, 0) if q.attr("transpose_a") else (0, 1)
     linear = Linear(_along(q.shape, rows), _along(q.shape, columns), q.shape[rows], q.shape[columns], uniform_taps=True)
@@ -216,10 +228,11 @@ def _batch_matmul(q: _Query) -> Sink | None:
 
 def _einsum(q: _Query) -> Sink | None:
     """One label that only the weights give to the output is the output channel; one that is summed is the input's."""
-    left, right = str(q.attr("equation")).replace(" ", "").split("->")
-    operands = left.split(",")
-    if "." in left or len(operands) != 2 or any(len(set(labels)) < len(labels) for labels in (*operands, right)):
+    ranks = [q.view.shapes.rank(tensor) for tensor in q.node.inputs]
+    terms = geometry.einsum_terms(str(q.attr("equation")), ranks)
+    if terms is None or len(terms) != 3 or any(len(set(term)) < len(term) for term in terms):
         return None
+    *operands, right = terms
     weights, data = operands[q.weights_port], operands[1 - q.weights_port]
     given = [label for label in right if label in weights and label not in data]
     summed = [label for label in weights if label in data and label not in right]
@@ -234,12 +247,17 @@ def _einsum(q: _Query) -> Sink | None:
         q.shape[out_axis],
         q.shape[in_axis],
         # With more labels of its own, the weights would make a matrix of an offset, not a vector.
-        uniform_taps=len(given) == 1 and not any(label in data and label in right for label in weights),
+        # A label that only the data has and that is summed would count an offset once for each of its places.
+        uniform_taps=len(given) == 1
+        and not any(label in data and label in right for label in weights)
+        and all(label in weights or label in right for label in data),
     )
     return Sink(q.node, 1 - q.weights_port, q.weights_port, data.index(in_label), right.index(out_label), linear)
 
 
 _EITHER_OPERAND = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"})
+
+_TRANSPOSED = frozenset({"Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput"})
 
 _TABLE: dict[str, Callable[[_Query], Sink | None]] = {
     "Conv2D": _conv,

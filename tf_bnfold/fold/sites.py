@@ -9,9 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from tf_bnfold.algebra.affine import Affine
+from tf_bnfold.algebra.linear import Array
 from tf_bnfold.fold import sinks
-from tf_bnfold.graph import attributes, shapes
+from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Node, Tensor
+from tf_bnfold.graph.shapes import geometry
 from tf_bnfold.graph.view import View
 from tf_bnfold.outcome import Kind
 from tf_bnfold.reasons import Reason, Refusal
@@ -125,9 +127,11 @@ def read_element(view: View, node: Node) -> Element | None:
 
 def find_sites(view: View, elements: dict[Node, Element]) -> list[Site]:
     """The sites of a graph, in topological order. A linear op's own bias is none."""
-    followers = {node: link for node, element in elements.items() if (link := _link(view, elements, element)) is not None}
+    followers = {
+        node: link for node, element in elements.items() if (link := _link(view, elements, element)) is not None
+    }
     inner = {element.node for element, _ in followers.values()}
-    sites = []
+    sites: list[Site] = []
     for node, element in elements.items():
         if node in inner:
             continue
@@ -144,13 +148,18 @@ def find_sites(view: View, elements: dict[Node, Element]) -> list[Site]:
 
 
 def is_own_bias(view: View, element: Element) -> bool:
-    """Whether the element is the bias of the linear op right before it."""
-    if element.role is not Role.OFFSET or element.node.op == "Sub" or element.refusal is not None:
+    """Whether the element is the bias of the linear op right before it, on its channel axis."""
+    if element.role is not Role.OFFSET or element.node.op == "Sub" or element.refusal is not None or element.is_scalar:
         return False
     producer = element.data.node
     while producer.op in _BEFORE_BIAS and producer.inputs:
         producer = producer.inputs[0].node
-    return sinks.is_sink_op(producer) and not element.is_scalar
+    if not sinks.is_sink_op(producer):
+        return False
+    rank = view.shapes.rank(element.data)
+    is_direct = producer is element.data.node
+    channel = None if rank is None else geometry.channel_axis(producer, rank) if is_direct else rank - 1
+    return element.axis in (None, channel)
 
 
 def _link(view: View, elements: dict[Node, Element], element: Element) -> tuple[Element, list[Node]] | None:
@@ -190,7 +199,8 @@ def _group_length(view: View, chain: list[Element]) -> int:
     def joins(index: int, role: Role) -> bool:
         if index >= len(chain) or chain[index].role is not role:
             return False
-        # A number that stands alone may be part of what the converter fuses (hard-swish, GELU); at the graph's input it is not.
+        # A number that stands alone may be part of what the converter fuses (hard-swish, GELU);
+        # at the graph's input it is not.
         alike = chain[index].is_scalar == chain[index - 1].is_scalar or at_input
         one_axis = len({e.axis for e in chain[: index + 1] if e.axis is not None}) < 2
         return alike and one_axis
@@ -248,7 +258,9 @@ def _norm(view: View, node: Node) -> Element | None:
         return refuse(Reason.UNKNOWN_ATTRIBUTE, unknown)
     if attributes.value(node, "is_training"):
         return refuse(Reason.TRAINING_MODE)
-    used = [i for i, uses in node.readers.items() if uses and i > 0] + [i for i in view.graph.fetched.get(node, ()) if i > 0]
+    used = [i for i, uses in node.readers.items() if uses and i > 0] + [
+        i for i in view.graph.fetched.get(node, ()) if i > 0
+    ]
     if used:
         return refuse(Reason.STATISTICS_USED, f"output {min(used)}")
     gamma, beta, mean, variance = (view.constants.value(t) for t in node.inputs[1:5])
@@ -258,7 +270,7 @@ def _norm(view: View, node: Node) -> Element | None:
         return refuse(Reason.PARAMETERS_NOT_CONSTANT, "parameters of different sizes")
     epsilon = attributes.value(node, "epsilon")
     rank = view.shapes.rank(node.inputs[0]) or _rank_of_layout(node)
-    return _finished_norm(node, gamma, beta, mean, variance, epsilon, shapes.channel_axis(node, rank))
+    return _finished_norm(node, gamma, beta, mean, variance, epsilon, geometry.channel_axis(node, rank))
 
 
 def _rank_of_layout(node: Node) -> int:
@@ -267,14 +279,15 @@ def _rank_of_layout(node: Node) -> int:
 
 def _finished_norm(
     node: Node,
-    gamma: np.ndarray,
-    beta: np.ndarray,
-    mean: np.ndarray,
-    variance: np.ndarray,
+    gamma: Array,
+    beta: Array,
+    mean: Array,
+    variance: Array,
     epsilon: float,
     axis: int,
 ) -> Element:
-    affine = Affine.from_batch_norm(*(v.astype(np.float64).ravel() for v in (gamma, beta, mean, variance)), epsilon)
+    vectors = [v.astype(np.float64).ravel() for v in (gamma, beta, mean, variance)]
+    affine = Affine.from_batch_norm(vectors[0], vectors[1], vectors[2], vectors[3], epsilon)
     refusal = None
     if not (np.asarray(variance, np.float64) + epsilon > 0).all() or not np.isfinite(variance).all():
         refusal = Refusal(Reason.BAD_VARIANCE, node.name)
@@ -302,7 +315,7 @@ def _bias_add(view: View, node: Node) -> Element | None:
     if rank is None:
         refusal = Refusal(Reason.UNKNOWN_SHAPE, node.name)
         return Element(node, 0, Role.OFFSET, None, Affine.identity(), refusal=refusal)
-    return _checked(Element(node, 0, Role.OFFSET, shapes.channel_axis(node, rank), Affine.of(1.0, bias)))
+    return _checked(Element(node, 0, Role.OFFSET, geometry.channel_axis(node, rank), Affine.of(1.0, bias)))
 
 
 def _binary(view: View, node: Node) -> Element | None:
@@ -321,12 +334,21 @@ def _binary(view: View, node: Node) -> Element | None:
         return None
     if isinstance(placed, Refusal):
         return Element(node, port, role, None, Affine.identity(), refusal=placed)
-    axis, vector, is_scalar = placed
     rooted = role is Role.SCALE and _comes_from_root(node.inputs[constant_ports[0]].node)
-    return _checked(Element(node, port, role, axis, _affine_of(node.op, role, vector), is_scalar, rooted))
+    affine = _affine_of(node.op, role, placed.vector)
+    return _checked(Element(node, port, role, placed.axis, affine, placed.is_scalar, rooted))
 
 
-def _affine_of(op: str, role: Role, vector: np.ndarray) -> Affine:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Place:
+    """Where a constant operand stands: its channel axis (None: one number throughout) and its vector."""
+
+    axis: int | None
+    vector: Array
+    is_scalar: bool
+
+
+def _affine_of(op: str, role: Role, vector: Array) -> Affine:
     if role is Role.MIRROR:
         return Affine.of(-1.0, vector)
     if role is Role.OFFSET:
@@ -342,8 +364,8 @@ def _checked(element: Element) -> Element:
     return dataclasses.replace(element, affine=Affine.identity(), axis=None, refusal=Refusal(reason, element.node.name))
 
 
-def _placed(view: View, node: Node, data: Tensor, constant: Tensor) -> tuple[int | None, np.ndarray, bool] | Refusal | None:
-    """The channel axis of a constant operand and its vector; a refusal where it can't be told; None where it has none.
+def _placed(view: View, node: Node, data: Tensor, constant: Tensor) -> _Place | Refusal | None:
+    """Where a constant operand stands; a refusal where it can't be told; None where it has no channel axis.
 
     The shapes are judged, never numpy's broadcasting: a constant that enlarges the value is refused.
     """
@@ -353,49 +375,34 @@ def _placed(view: View, node: Node, data: Tensor, constant: Tensor) -> tuple[int
     sizes = [d for d in shape if d is not None]
     wide = [axis for axis, size in enumerate(sizes) if size != 1]
     rank = view.shapes.rank(data)
-    if not sizes or (rank is None and not wide and len(sizes) == 1):
-        value = view.constants.value(constant)
-        return None if value is None else (None, value.reshape(1), _has_channels(view, data))
-    if rank is None:
+    needs_no_rank = not wide and len(sizes) < 2
+    if rank is None and not needs_no_rank:
         return Refusal(Reason.UNKNOWN_SHAPE, node.name)
-    if len(sizes) > rank:
+    shift = 0 if rank is None else rank - len(sizes)
+    if shift < 0:
         return Refusal(Reason.ENLARGES, node.name)
-    shift = rank - len(sizes)
     for axis in wide:
         size = view.shapes.dim(data, axis + shift)
-        if size is None:
-            return Refusal(Reason.UNKNOWN_SHAPE, node.name)
         if size != sizes[axis]:
-            return Refusal(Reason.ENLARGES, node.name)
-    if int(np.prod(sizes)) > _LARGEST_LOOKED_INTO and len(wide) > 1:
+            return Refusal(Reason.UNKNOWN_SHAPE if size is None else Reason.ENLARGES, node.name)
+    if len(wide) > 1 and int(np.prod(sizes)) > _LARGEST_LOOKED_INTO:
         return None
     value = view.constants.value(constant)
     if value is None:
         return None
+    return _place(value, wide, shift, has_channels=view.shapes.dim(data, -1) != 1)
+
+
+def _place(value: Array, wide: list[int], shift: int, *, has_channels: bool) -> _Place | None:
     if not wide:
-        return None, value.reshape(1), _has_channels(view, data)
-    axis_in = _explaining_axis(value, wide)
-    if axis_in is None:
+        return _Place(None, value.reshape(1), is_scalar=has_channels)
+    varying = wide if len(wide) == 1 else [axis for axis in wide if (value != value.take([0], axis=axis)).any()]
+    if len(varying) > 1:
         return None
-    if axis_in < 0:
-        return None, value.reshape(-1)[:1], False
-    vector = np.moveaxis(value, axis_in, 0).reshape(sizes[axis_in], -1)[:, 0]
-    return axis_in + shift, vector, False
-
-
-def _explaining_axis(value: np.ndarray, wide: list[int]) -> int | None:
-    """The one axis along which a constant varies; -1 when it is one number throughout; None when there are several."""
-    if len(wide) == 1:
-        return wide[0]
-    varying = [axis for axis in wide if (value != value.take([0], axis=axis)).any()]
     if not varying:
-        return -1
-    return varying[0] if len(varying) == 1 else None
-
-
-def _has_channels(view: View, data: Tensor) -> bool:
-    """Whether the value has more than one channel, as far as its last axis tells."""
-    return view.shapes.dim(data, -1) != 1
+        return _Place(None, value.reshape(-1)[:1], is_scalar=False)
+    vector = np.moveaxis(value, varying[0], 0).reshape(value.shape[varying[0]], -1)[:, 0]
+    return _Place(varying[0] + shift, vector, is_scalar=False)
 
 
 def _comes_from_root(node: Node) -> bool:

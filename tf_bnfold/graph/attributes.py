@@ -22,17 +22,23 @@ def value(node: Node, name: str) -> Any:
     return None if attr is None else _plain(attr)
 
 
-def dtype(node: Node) -> int:
-    """The DataType of the node's value, by its attribute T or dtype; 0 (DT_INVALID) when it has none."""
-    for name in ("T", "dtype"):
-        if name in node.proto.attr:
-            return node.proto.attr[name].type
-    return 0
+def dtype(node: Node, index: int = 0) -> int:
+    """The DataType of one output of a node, by its op definition; 0 (DT_INVALID) where that can't be told."""
+    arg = _output_arg(node.op, index)
+    if arg is None:
+        return 0
+    if arg.type_attr:
+        return int(value(node, arg.type_attr) or 0)
+    if arg.type_list_attr:
+        types = value(node, arg.type_list_attr) or []
+        return int(types[index]) if index < len(types) else 0
+    return int(arg.type)
 
 
 def numpy_dtype(data_type: int) -> np.dtype[Any]:
     """The numpy dtype of a DataType (ml_dtypes' for bfloat16)."""
-    return np.dtype(dtypes.as_dtype(data_type).as_numpy_dtype)
+    result: np.dtype[Any] = np.dtype(dtypes.as_dtype(data_type).as_numpy_dtype)
+    return result
 
 
 def unknown(node: Node) -> str | None:
@@ -87,6 +93,15 @@ def _known(op: str) -> frozenset[str] | None:
 
 
 @functools.cache
+def _output_arg(op: str, index: int) -> Any:
+    """The definition of the output that `index` counts to; a list of outputs stands last."""
+    definition = op_def_registry.get(op)
+    if definition is None or not definition.output_arg:
+        return None
+    return definition.output_arg[min(index, len(definition.output_arg) - 1)]
+
+
+@functools.cache
 def _default(op: str, name: str) -> attr_value_pb2.AttrValue | None:
     definition = op_def_registry.get(op)
     if definition is None:
@@ -96,6 +111,10 @@ def _default(op: str, name: str) -> attr_value_pb2.AttrValue | None:
 
 @functools.cache
 def float_limits(data_type: int) -> tuple[float, float]:
-    """The largest finite value of a float DataType, and the smallest one with full relative precision around it."""
-    info = ml_dtypes.finfo(numpy_dtype(data_type))
-    return float(info.max), float(info.tiny) / float(info.eps)
+    """The largest finite value of a float DataType, and the smallest one that a channel's largest weight may have.
+
+    float16 kernels compute subnormal numbers; the others take them as zero, so that beside a value v they lose
+    tiny / v, which must stay below epsilon.
+    """
+    info = ml_dtypes.finfo(numpy_dtype(data_type))  # type: ignore[no-untyped-call]
+    return float(info.max), float(info.tiny) / (1.0 if info.dtype == np.float16 else float(info.eps))

@@ -92,6 +92,7 @@ _EVALUATE: dict[str, Callable[..., Array]] = {
     "Inv": lambda node, x: 1 / x,
 }
 
+
 class Constants:
     """The constants of a graph, each decoded at most once and only when asked for."""
 
@@ -110,10 +111,8 @@ class Constants:
             if node in known:
                 pending.pop()
                 continue
-            if node.op == "Const":
-                known[node] = True
-            elif node.op not in _EVALUATE or self._graph.is_fed(node):
-                known[node] = False
+            if node.op not in _EVALUATE or self._graph.is_fed(node):
+                known[node] = node.op == "Const" and not self._graph.is_fed(node)
             elif unknown := [t.node for t in node.inputs if t.node not in known]:
                 known_false = any(known.get(t.node) is False for t in node.inputs)
                 if not known_false:
@@ -151,7 +150,8 @@ class Constants:
 
     def _decode(self, node: Node) -> Array:
         self.decoded += 1
-        return tensor_util.MakeNdarray(node.proto.attr["value"].tensor)
+        array: Array = tensor_util.MakeNdarray(node.proto.attr["value"].tensor)
+        return array
 
     def smallest_item(self, tensor: Tensor) -> int:
         """Bytes per element of the narrowest constant that the tensor is computed from."""

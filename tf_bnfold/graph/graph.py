@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy.typing as npt
 from tensorflow.core.framework import attr_value_pb2, graph_pb2, node_def_pb2
@@ -16,6 +16,7 @@ from tensorflow.core.framework import attr_value_pb2, graph_pb2, node_def_pb2
 from tf_bnfold.errors import InputError
 
 Array = npt.NDArray[Any]
+GraphDef: TypeAlias = graph_pb2.GraphDef
 
 # Ops that read the shape of a value and nothing else: they don't mind when the value changes.
 _SHAPE_READERS = frozenset({"Shape", "ShapeN", "Rank", "Size", "ZerosLike", "OnesLike"})
@@ -27,7 +28,7 @@ class Tensor(NamedTuple):
     """Output `index` of `node`."""
 
     node: Node
-    index: int
+    index: int  # type: ignore[assignment]  # a field named like a method of tuple
 
 
 class Use(NamedTuple):
@@ -76,14 +77,14 @@ class Graph:
 
     Args:
       graph_def: The graph; it is not changed.
-      outputs: Names of nodes or tensors whose name and value must survive.
+      outputs: Names of nodes or tensors whose name and value must survive; None for all nodes that nothing reads.
       inputs: Names of nodes or tensors that are fed: what computes them is not known.
 
     Raises:
       InputError: A name is given twice or does not exist, or the graph has a cycle that is no loop.
     """
 
-    def __init__(self, graph_def: graph_pb2.GraphDef, outputs: Iterable[str], inputs: Iterable[str] = ()) -> None:
+    def __init__(self, graph_def: GraphDef, outputs: Iterable[str] | None, inputs: Iterable[str] = ()) -> None:
         self.source = graph_def
         self.nodes: dict[str, Node] = _nodes(graph_def)
         self._added: list[tuple[Node, Node]] = []  # (new node, the node that it is written before or after)
@@ -92,7 +93,7 @@ class Graph:
         _connect(self.nodes)
         _number(self.nodes.values())
         self.fetched: dict[Node, set[int]] = {}
-        for name in outputs:
+        for name in _ends(self.nodes) if outputs is None else outputs:
             tensor = self.tensor(name, "output")
             self.fetched.setdefault(tensor.node, set()).add(tensor.index)
         self.fed: frozenset[Node] = frozenset(self.tensor(name, "input").node for name in inputs)
@@ -155,13 +156,19 @@ class Graph:
         self._added.append((node, near))
         return node
 
-    def constant(self, name: str, array: Array, dtype: int, near: Node) -> Tensor:
-        """Add a constant; `array` is cast to the dtype (a DataType enum value) when the graph is written."""
+    def constant(self, name: str, array: Array, dtype: int, near: Node, *, like: Tensor) -> Tensor:
+        """Add a constant; `array` is cast to the dtype (a DataType enum value) when the graph is written.
+
+        It waits for what the constant `like` waits for: in a v1 loop that puts it into the loop's frame.
+        """
         proto = node_def_pb2.NodeDef(op="Const")
         proto.attr["dtype"].type = dtype
         node = Node(name, "Const", proto, carries=None)
         node.array = array
-        return Tensor(self.add(node, (), near=near), 0)
+        self.add(node, (), near=near)
+        for control in _controls_of_constant(like.node):
+            self.add_control(node, control)
+        return Tensor(node, 0)
 
     def redirect(self, old: Tensor, new: Tensor) -> None:
         """Let every reader of `old` read `new`."""
@@ -245,6 +252,19 @@ def new_node(name: str, op: str, carries: str | None, **attrs: attr_value_pb2.At
     return Node(name, op, proto, carries)
 
 
+def _controls_of_constant(node: Node) -> list[Node]:
+    """What a constant, and the constants that it is computed from, wait for."""
+    pending, seen = [node], dict[Node, None]()
+    controls: list[Node] = []
+    while pending:
+        current = pending.pop()
+        if current not in seen:
+            seen[current] = None
+            controls.extend(current.controls)
+            pending.extend(tensor.node for tensor in current.inputs)
+    return [control for control in _unique(controls) if control not in seen]
+
+
 def _split(name: str) -> tuple[str, int]:
     node_name, colon, index = name.rpartition(":")
     return (node_name, int(index)) if colon and index.isdecimal() else (name, 0)
@@ -252,6 +272,10 @@ def _split(name: str) -> tuple[str, int]:
 
 def _unique(nodes: Iterable[Node]) -> list[Node]:
     return list(dict.fromkeys(nodes))
+
+
+def _ends(nodes: dict[str, Node]) -> Iterator[str]:
+    return (name for name, node in nodes.items() if not node.readers and not node.followers)
 
 
 def _nodes(graph_def: graph_pb2.GraphDef) -> dict[str, Node]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from tensorflow.core.framework import graph_pb2
-
 from tf_bnfold.graph.constants import Constants
-from tf_bnfold.graph.graph import Graph
+from tf_bnfold.graph.graph import Graph, GraphDef
 from tf_bnfold.graph.shapes import Shapes
+
+__all__ = ["GraphDef", "View"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class View:
     shapes: Shapes
 
     @staticmethod
-    def of(graph_def: graph_pb2.GraphDef, outputs: Iterable[str], inputs: Iterable[str] = ()) -> View:
+    def of(graph_def: GraphDef, outputs: Iterable[str] | None, inputs: Iterable[str] = ()) -> View:
         """View a GraphDef; see `Graph`.
 
         Raises:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from tf_bnfold.algebra.channels import ChannelMap, IntArray
-from tf_bnfold.graph.shapes import Dim
+from tf_bnfold.graph.shapes.geometry import Dim
 
 # A block of more elements than this is not looked into.
 _LARGEST_BLOCK = 1 << 24
@@ -16,7 +16,9 @@ _LARGEST_BLOCK = 1 << 24
 _Block = tuple[range, range]
 
 
-def reshape_maps(before: tuple[Dim, ...], after: tuple[Dim, ...], axis_in: int | None, axis_out: int | None) -> Iterator[ChannelMap]:
+def reshape_maps(
+    before: tuple[Dim, ...], after: tuple[Dim, ...], axis_in: int | None, axis_out: int | None
+) -> Iterator[ChannelMap]:
     """The channel maps of a reshape of `before` to `after` that fit the axis that is given (the other one is None)."""
     for axes_in, axes_out in _blocks(before, after):
         if (axis_in is not None and axis_in not in axes_in) or (axis_out is not None and axis_out not in axes_out):
@@ -30,7 +32,9 @@ def reshape_maps(before: tuple[Dim, ...], after: tuple[Dim, ...], axis_in: int |
         for a_in in [axis_in] if axis_in is not None else axes_in:
             for a_out in [axis_out] if axis_out is not None else axes_out:
                 source, target = _channel(sizes_in, a_in - axes_in[0]), _channel(sizes_out, a_out - axes_out[0])
-                yield ChannelMap(a_in, a_out, sizes_in[a_in - axes_in[0]], sizes_out[a_out - axes_out[0]], source, target)
+                yield ChannelMap(
+                    a_in, a_out, sizes_in[a_in - axes_in[0]], sizes_out[a_out - axes_out[0]], source, target
+                )
 
 
 def _blocks(before: tuple[Dim, ...], after: tuple[Dim, ...]) -> Iterable[_Block]:

@@ -1,0 +1,40 @@
+# Each target works in a clean clone: it makes .venv, installs into it and runs there.
+#   make demo        train a small model, fold and convert it, print the report
+#   make test        lint, types, tests with branch coverage
+#   make test-slow   the tests that take minutes
+#   make clean       remove what the others made
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test test-slow clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python demo/make_model.py demo/out/saved_model
+	$(BIN)/tf_bnfold --saved_model demo/out/saved_model --tflite demo/out/model.tflite --report demo/out/report.json
+
+# pytest comes last, so that its closing line is the last thing to be seen.
+test: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest --cov --cov-report=term
+
+test-slow: $(VENV)/.test
+	$(BIN)/pytest -m slow
+
+clean:
+	rm -rf $(VENV) demo/out build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# A stamp per set of packages: made once, and again only when the packaging changes.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: setup.py pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.test: setup.py pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@ $(VENV)/.demo

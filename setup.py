@@ -1,0 +1,40 @@
+"""Packaging; tool settings are in pyproject.toml."""
+
+from __future__ import annotations
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+
+
+def version() -> str:
+    """Return the version without importing the package, whose dependencies may not be there yet."""
+    names: dict[str, str] = {}
+    exec((ROOT / "tf_bnfold" / "version.py").read_text(encoding="utf-8"), names)
+    return names["__version__"]
+
+
+ONNX = ["tf2onnx", "onnx", "onnxruntime"]
+KERAS2 = ["tf_keras>=2.21"]
+
+setup(
+    name="tf_bnfold",
+    version=version(),
+    description="Fold every batch norm of a TensorFlow graph into the linear op beside it, and convert it to TFLite.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["tf_bnfold", "tf_bnfold.*"]),
+    package_data={"tf_bnfold": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=["tensorflow>=2.21", "absl-py", "numpy", "ai-edge-litert"],
+    extras_require={
+        "onnx": ONNX,
+        "keras2": KERAS2,
+        "report": [],  # the forms of the report so far need nothing beyond the standard library
+        "test": [*KERAS2, "pytest", "pytest-cov", "hypothesis", "ruff", "mypy", "types-protobuf"],
+    },
+    entry_points={"console_scripts": ["tf_bnfold=tf_bnfold.cli:main"]},
+)

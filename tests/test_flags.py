@@ -1,0 +1,117 @@
+"""Flags in, Request out."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from tf_bnfold import flags
+from tf_bnfold.errors import FlagError
+from tf_bnfold.options import Options, Request
+
+
+def ask(*args: str) -> Request:
+    return flags.request(flags.parse(["tf_bnfold", *args]), ["tf_bnfold", *args])
+
+
+def test_the_defaults_are_those_of_options():
+    assert ask("--saved_model=m", "--tflite=t") == Request(
+        "m", tflite="t", options=Options(), command=("tf_bnfold", "--saved_model=m", "--tflite=t")
+    )
+
+
+def test_every_flag_arrives():
+    request = ask(
+        *("--saved_model=m", "--tflite=t", "--output_saved_model=o", "--report=r.json", "--overwrite", "--dry_run"),
+        *("--tags=a,b", "--signature_keys=x,y", "--input_shapes=i:1,-1,3", "--input_shapes=a:b:", "--keep=bn_[12]"),
+        *("--fail_if_unfolded", "--representative_data=d.npz", "--rtol=1e-5", "--allow_select_tf_ops"),
+    )
+    assert dataclasses.replace(request, command=()) == Request(
+        saved_model="m",
+        tflite="t",
+        output_saved_model="o",
+        report="r.json",
+        options=Options(
+            signature_keys=("x", "y"),
+            tags=("a", "b"),
+            input_shapes={"i": (1, -1, 3), "a:b": ()},
+            allow_select_tf_ops=True,
+            representative_data="d.npz",
+            rtol=1e-5,
+            keep="bn_[12]",
+            fail_if_unfolded=True,
+            overwrite=True,
+            dry_run=True,
+        ),
+    )
+    assert ask("--saved_model=m", "--dry_run", "--noverify").options.verify is False
+
+
+def test_every_option_has_a_flag():
+    named = {flag.name for group in flags.GROUPS.values() for flag in group}
+    assert {field.name for field in dataclasses.fields(Options)} <= named
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--saved_mode=m"], "unknown flag --saved_mode; did you mean --saved_model?"),
+        (["--saved-model=m"], "unknown flag --saved-model; did you mean --saved_model?"),
+        (["--zzz"], "unknown flag --zzz; --help lists the flags"),
+        (["m", "--tflite=t"], "stray argument 'm': everything is given by flags, as in --saved_model=m"),
+        (["--saved_model=m", "--verify", "false"], "stray argument 'false'"),
+        (["--verbosity=2"], "--verbosity=2"),
+        (["--noverify=1"], "--noverify=1 does not take an argument"),
+        (["--tflite"], "Missing value for flag --tflite"),
+        (["--tflite", "--dry_run", "--saved_model=m"], "--tflite has no value: '--dry_run' is read as one"),
+        (["--flagfile=no.cfg"], "--flagfile: can't be read: .*no.cfg"),
+        (["--tflite=t"], "no input: give --saved_model DIR"),
+        (["--saved_model=m"], "no output: give --tflite FILE"),
+        (["--saved_model=m", "--dry_run", "--keep=["], r"--keep=\[: not a regular expression: unterminated"),
+        (["--saved_model=m", "--dry_run", "--rtol=0"], "--rtol=0.0: give a number above zero"),
+        (["--saved_model=m", "--dry_run", "--rtol=nan"], "--rtol=nan: give a number above zero"),
+        (["--saved_model=m", "--dry_run", "--noverify", "--representative_data=d"], "read by verification only"),
+        (["--saved_model=m", "--dry_run", "--input_shapes=i:1,x"], "--input_shapes=i:1,x: give NAME:DIMENSIONS"),
+        (["--saved_model=m", "--dry_run", "--input_shapes=i:1,-2"], "give NAME:DIMENSIONS"),
+        (["--saved_model=m", "--dry_run", "--input_shapes=1,2"], "give NAME:DIMENSIONS"),
+        (["--saved_model=m", "--dry_run", "--input_shapes=i:1", "--input_shapes=i:2"], "'i' has a shape already"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_with_the_way_out(args, words):
+    with pytest.raises(FlagError, match=re.sub(r"[?]$", r"\\?", words)) as caught:
+        ask(*args)
+    assert "\n" not in str(caught.value)
+
+
+def test_flagfiles_nest_and_what_comes_later_wins(tmp_path):
+    inner, outer = tmp_path / "inner.cfg", tmp_path / "outer.cfg"
+    inner.write_text("# a comment\n--keep=inner\n--rtol=0.5\n")
+    outer.write_text(f"--flagfile={inner}\n--rtol=0.25\n\n--fail_if_unfolded\n")
+    options = ask("--saved_model=m", f"--flagfile={outer}", "--dry_run").options
+    assert options == Options(keep="inner", rtol=0.25, fail_if_unfolded=True, dry_run=True)
+    assert ask("--saved_model=m", f"--flagfile={outer}", "--dry_run", "--nofail_if_unfolded").options.keep == "inner"
+
+
+def test_a_stray_argument_in_a_flagfile_is_an_error(tmp_path):
+    (tmp_path / "f.cfg").write_text("saved_model\n")
+    with pytest.raises(FlagError, match="stray argument 'saved_model'"):
+        ask(f"--flagfile={tmp_path / 'f.cfg'}")
+
+
+def test_the_config_that_is_shipped_is_valid(pytestconfig):
+    config = pytestconfig.rootpath / "configs" / "mobile_float32.cfg"
+    others = ("--noverify", "--allow_select_tf_ops")
+    options = ask(*others, f"--flagfile={config}", "--saved_model=m", "--tflite=t").options
+    assert options == Options(verify=True, allow_select_tf_ops=False)
+
+
+def test_help_shows_every_flag_with_its_group_and_every_exit_code():
+    text = flags.help_text()
+    for title, group in flags.GROUPS.items():
+        assert f"\n\n{title}\n" in text
+        for flag in group:
+            assert f"  {flag.usage}  " in text
+    assert [int(code) for code in re.findall(r"^  (\d+) ", text, re.MULTILINE)] == [0, 1, 2, 3, 4, 5, 6, 70]
+    assert max(map(len, text.splitlines())) <= 120

@@ -1,0 +1,80 @@
+"""A gate that gates nothing is a fault (museum, row 10): each one is shown to fail on a planted fault."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+HEAD = '"""A module."""\n\nfrom __future__ import annotations\n\nX = 1\n\n\n'
+
+
+def run(*module: str, stdin: str = "", cwd) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *module]
+    return subprocess.run(command, input=stdin, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("code", "rule"),
+    [
+        ("import os\n", "F401"),
+        ("X = 1  # " + "x" * 120 + "\n", "E501"),
+        ("def f() -> None:\n    pass\n", "D103"),
+        ('def f(x: int, flag: bool = True) -> None:\n    """Do it."""\n    del x, flag\n', "FBT001"),
+        ('def f(x: int) -> int:\n    """Do it."""\n    return 1\n', "ARG001"),
+        ("try:\n    X = 1\nexcept Exception:\n    X = 2\n", "BLE001"),
+        ('print("x")\n', "T201"),
+        ("from . import reasons\n", "TID252"),
+        ('def f(x: int) -> int:\n    """Do it."""\n' + "".join(f"    if x == {i}:\n        x += 2\n" for i in range(10))
+         + "    return x\n", "C901"),
+        ("X = 1  # noqa: F401\n", "RUF100"),
+    ],
+)  # fmt: skip
+def test_ruff_finds(pytestconfig, code, rule):
+    command = ("ruff", "check", "--no-cache", "--output-format=concise", "--stdin-filename=tf_bnfold/planted.py", "-")
+    result = run(*command, stdin=HEAD + code, cwd=pytestconfig.rootpath)
+    assert result.returncode == 1
+    assert rule in result.stdout
+
+
+def test_ruff_finds_nothing_where_nothing_is(pytestconfig):
+    command = ("ruff", "check", "--no-cache", "--stdin-filename=tf_bnfold/planted.py", "-")
+    assert run(*command, stdin=HEAD + "X = 1\n", cwd=pytestconfig.rootpath).returncode == 0
+
+
+def test_mypy_is_strict(pytestconfig, tmp_path):
+    planted = tmp_path / "planted.py"
+    planted.write_text(
+        "def f(x):\n    return x\ndef g(x: int) -> str:\n    return x\ndef h() -> list:\n    return []\n"
+    )
+    config = f"--config-file={pytestconfig.rootpath / 'pyproject.toml'}"
+    result = run("mypy", config, f"--cache-dir={tmp_path / 'cache'}", str(planted), cwd=tmp_path)
+    assert result.returncode == 1
+    found = set(re.findall(r"\[([a-z-]+)\]$", result.stdout, re.MULTILINE))
+    assert found >= {"no-untyped-def", "return-value", "type-arg"}
+
+
+def test_coverage_fails_below_its_limit(pytestconfig, tmp_path):
+    package = tmp_path / "tf_bnfold"
+    package.mkdir()
+    (package / "__init__.py").write_text("def f(x):\n    if x:\n        return 1\n    return 2\n" * 5)
+    (tmp_path / "test_it.py").write_text("import tf_bnfold\n\n\ndef test_it():\n    assert tf_bnfold\n")
+    config = f"--cov-config={pytestconfig.rootpath / 'pyproject.toml'}"
+    result = run("pytest", "-p", "no:cacheprovider", "-c", "/dev/null", "--cov", config, "test_it.py", cwd=tmp_path)
+    assert result.returncode != 0
+    assert "Required test coverage of" in result.stdout
+    assert "1 passed" in result.stdout
+
+
+def test_every_gate_is_in_make_test(pytestconfig):
+    makefile = (pytestconfig.rootpath / "Makefile").read_text(encoding="utf-8")
+    recipe = re.search(r"^test:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
+    assert [re.sub(r"^\t\$\(BIN\)/", "", line) for line in recipe.splitlines()] == [
+        "ruff check .",
+        "ruff format --check .",
+        "mypy",
+        "pytest --cov --cov-report=term",
+    ]
+    assert "make test" in (pytestconfig.rootpath / ".ci" / "run").read_text(encoding="utf-8")

@@ -1,0 +1,134 @@
+"""The report as values and as JSON; docs/report.md describes the schema that is held here."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tf_bnfold.outcome import Kind, Outcome, Status
+from tf_bnfold.reasons import Reason, Refusal
+from tf_bnfold.report import Measurement, Report, Result, Run, Size
+
+FOLDED = Outcome("bn1", ("bn1",), "FusedBatchNormV3", Kind.BATCH_NORM, 8, Status.UP, ("conv1",), ("relu",))
+PARTLY = Outcome(
+    "bn2/add", ("bn2/mul", "bn2/add"), "Mul+AddV2", Kind.BATCH_NORM, 16, Status.PARTLY, ("conv2",),
+    refusal=Refusal(Reason.ZERO_PADDING, "conv3"),
+)  # fmt: skip
+KEPT = Outcome(
+    "bn3", ("bn3",), "FusedBatchNormV3", Kind.BATCH_NORM, 1, Status.KEPT,
+    refusal=Refusal(Reason.SHARED, "conv4", "read by a and b"), function="body",
+)  # fmt: skip
+AFFINE = Outcome("scale", ("scale",), "Mul", Kind.AFFINE, 3, Status.DOWN, ("conv5",))
+
+REPORT = Report(
+    Result(
+        (FOLDED, PARTLY, KEPT, AFFINE),
+        before=Size({"FusedBatchNormV3": 2, "Conv2D": 5}, 1000),
+        after=Size({"Conv2D": 5, "FusedBatchNormV3": 1}, 900),
+        tflite=Size({"CONV_2D": 5}, 800),
+        notes=("The function f was inlined.",),
+    ),
+    Run(
+        command=("tf_bnfold", "--saved_model=m"),
+        versions={"tf_bnfold": "0.1.0"},
+        seconds={"load": 1.23456},
+        measurements=(
+            Measurement("folded graph with SavedModel", True, 4, 3, 1, 1e-7, 1e-3, "out:0", {"argmax:0": 0.25}),
+            Measurement(".tflite with folded graph", False, note="it can't run here"),
+        ),
+        outputs={"tflite": "m.tflite"},
+    ),
+)
+
+
+def test_counts_are_by_kind_and_status():
+    result = json.loads(REPORT.to_json())["result"]
+    none = {"folded_up": 0, "folded_down": 0, "folded_in_halves": 0, "partly_folded": 0, "kept": 0}
+    assert result["batch_norms"] == none | {"found": 3, "folded_up": 1, "partly_folded": 1, "kept": 1}
+    assert result["affines"] == none | {"found": 1, "folded_down": 1}
+    assert REPORT.result.unfolded() == (PARTLY, KEPT)
+
+
+def test_a_site_says_all_that_its_outcome_says():
+    folded, _, kept, affine = json.loads(REPORT.to_json())["result"]["sites"]
+    assert folded == {
+        "name": "bn1",
+        "nodes": ["bn1"],
+        "form": "FusedBatchNormV3",
+        "kind": "batch_norm",
+        "channels": 8,
+        "status": "folded_up",
+        "sinks": ["conv1"],
+        "route": ["relu"],
+        "reason": None,
+        "reason_node": None,
+        "detail": None,
+        "function": "",
+    }
+    assert (kept["reason"], kept["reason_node"], kept["detail"], kept["function"]) == (
+        "SHARED",
+        "conv4",
+        "read by a and b",
+        "body",
+    )
+    assert affine["kind"] == "affine"
+
+
+def test_sizes_are_before_and_after():
+    result = json.loads(REPORT.to_json())["result"]
+    assert result["graph"]["before"] == {"total": 7, "bytes": 1000, "ops": {"Conv2D": 5, "FusedBatchNormV3": 2}}
+    assert result["graph"]["after"]["total"] == 6
+    assert result["tflite"] == {"total": 5, "bytes": 800, "ops": {"CONV_2D": 5}}
+    assert Report(Result((), Size({}, 0), Size({}, 0))).to_dict()["result"]["tflite"] is None
+
+
+def test_equal_results_give_equal_bytes_whatever_the_run():
+    other = Report(REPORT.result, Run(seconds={"load": 9.0}))
+    assert json.dumps(other.to_dict()["result"]) == json.dumps(REPORT.to_dict()["result"])
+
+
+def test_run_says_how_it_was_got():
+    run = json.loads(REPORT.to_json())["run"]
+    assert run["command"] == ["tf_bnfold", "--saved_model=m"]
+    assert run["seconds"] == {"load": 1.235}
+    assert run["outputs"] == {"tflite": "m.tflite"}
+    measured, failed = run["verification"]
+    assert measured == {
+        "compared": "folded graph with SavedModel",
+        "verified": True,
+        "tensors": 4,
+        "samples": 3,
+        "skipped": 1,
+        "error": 1e-7,
+        "limit": 1e-3,
+        "worst": "out:0",
+        "differing": {"argmax:0": 0.25},
+        "note": "",
+    }
+    assert (failed["verified"], failed["error"]) == (False, None)
+
+
+def test_json_has_no_nan():
+    report = Report(REPORT.result, Run(measurements=(Measurement("a with b", False, error=float("nan")),)))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        report.to_json()
+
+
+def keys(value, path=""):
+    """Yield the path of every field; below a mapping from names that the model chooses there is none."""
+    if isinstance(value, list):
+        value = value[0] if value and isinstance(value[0], dict) else {}
+        path += "[]"
+    for key, inner in value.items():
+        here = f"{path}.{key}".lstrip(".")
+        yield here
+        if isinstance(inner, (dict, list)) and key not in {"ops", "versions", "seconds", "outputs", "differing"}:
+            yield from keys(inner, here)
+
+
+def test_every_field_is_described_in_the_docs_and_every_field_of_the_docs_is_there(pytestconfig):
+    text = (pytestconfig.rootpath / "docs" / "report.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
+    assert described == set(keys(REPORT.to_dict()))

@@ -1,0 +1,492 @@
+"""Verification finds what is wrong, and does not cry wolf."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import saved_models
+import tensorflow as tf
+from tensorflow.python.framework import tensor_util
+
+from tf_bnfold import verify
+from tf_bnfold.errors import InputError, VerificationError
+from tf_bnfold.formats.saved_model import load_saved_model
+from tf_bnfold.formats.tflite import convert_to_tflite
+from tf_bnfold.verify.nature import changeable_nodes, coarsest_dtype, conditional_tensors, deciding_nodes
+from tf_bnfold.verify.samples import make_samples
+from tf_bnfold.verify.values import Comparison, Difference, NotVerified, difference, limit_for
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("verify")
+
+
+@pytest.fixture(scope="module")
+def keras3(folder):
+    return saved_models.keras3(str(folder / "keras3"))
+
+
+def altered(model, name: str, change):
+    """Return the model with another value in a constant, under a new name as a fold would have it."""
+    graph_def = type(model.graph_def)()
+    graph_def.CopyFrom(model.graph_def)
+    for node in graph_def.node:
+        if node.name == name:
+            value = change(tensor_util.MakeNdarray(node.attr["value"].tensor))
+            node.attr["value"].tensor.CopyFrom(tensor_util.make_tensor_proto(value, node.attr["dtype"].type))
+            node.name = f"{name}/folded"
+        node.input[:] = [f"{name}/folded" if value == name else value for value in node.input]
+    return model.with_graph(graph_def)
+
+
+def compare(path, folded_of, **options):
+    frozen = load_saved_model(path)
+    return verify.verify_saved_model(path, frozen.tags, frozen, folded_of(frozen), make_samples(frozen), **options)
+
+
+def constant_of(model, op: str) -> str:
+    """Name the constant that is the second input of the last node with this op, behind Identity."""
+    nodes = {node.name: node for node in model.graph_def.node}
+    name = [node for node in model.graph_def.node if node.op == op][-1].input[1]
+    while nodes[name].op == "Identity":
+        name = nodes[name].input[0]
+    return name
+
+
+def test_the_same_graph_is_verified(keras3):
+    outputs, inner = compare(keras3, lambda frozen: frozen)
+    assert list(outputs.tensors) == ["serve: output_0", "serving_default: output_0"]
+    assert outputs.samples == inner.samples == 3
+    assert not outputs.failed
+    assert not inner.failed
+    assert outputs.error < 1e-6
+    assert len(inner.tensors) > 20
+    verify.require_verified((outputs, inner))
+
+
+@pytest.mark.parametrize("op", ["Conv2D", "MatMul", "BiasAdd"])
+def test_five_percent_on_one_constant_are_found(keras3, op):
+    findings = compare(keras3, lambda frozen: altered(frozen, constant_of(frozen, op), lambda value: value * 1.05))
+    outputs, inner = findings
+    assert outputs.failed == ("serve: output_0", "serving_default: output_0")
+    assert inner.failed
+    with pytest.raises(
+        VerificationError, match=r"SavedModel: 2 of 2 tensors differ, .*inner tensors .* first "
+    ) as caught:
+        verify.require_verified(findings)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_that_only_an_inner_tensor_shows_is_found(folder):
+    """The output does not change, but a name that survives has another value."""
+    offset = tf.Variable([1.0, 2.0])
+
+    def call(x):
+        inner = tf.multiply(x, offset, name="inner")
+        return {"y": x + inner * 0.0}
+
+    path = saved_models.saved(str(folder / "inner"), call, tf.TensorSpec([3, 2], name="x"), variables=[offset])
+    outputs, inner = compare(
+        path, lambda frozen: altered(frozen, offset.name.removesuffix(":0"), lambda value: value + 1)
+    )
+    assert not outputs.failed
+    assert any(name.endswith("/inner:0") for name in inner.failed)
+
+
+def test_a_constant_that_keeps_its_name_keeps_its_value(keras3):
+    def overwrite(frozen):
+        graph_def = altered(frozen, constant_of(frozen, "Conv2D"), lambda value: value * (1 + 1e-6)).graph_def
+        for node in graph_def.node:
+            node.name = node.name.removesuffix("/folded")
+            node.input[:] = [value.removesuffix("/folded") for value in node.input]
+        return frozen.with_graph(graph_def)
+
+    outputs, inner = compare(keras3, overwrite)
+    assert not outputs.failed
+    assert inner.failed == (f"{constant_of(load_saved_model(keras3), 'Conv2D')}:0",)
+
+
+def test_a_graph_that_can_not_run_fails(keras3):
+    outputs, _ = compare(
+        keras3, lambda frozen: altered(frozen, constant_of(frozen, "MatMul"), lambda value: value[:-1])
+    )
+    assert outputs.error == math.inf
+
+
+def saved_steps(folder, step):
+    weights = tf.Variable(np.linspace(-1, 1, 12).reshape(3, 4).astype(np.float32))
+    return saved_models.saved(
+        str(folder), lambda x: step(tf.matmul(x, weights)), tf.TensorSpec([None, 3], name="x"), variables=[weights]
+    )
+
+
+STEPS = {
+    "argmax": lambda x: {"y": tf.argmax(x, 1)},
+    "round": lambda x: {"y": tf.round(x * 3)},
+    "comparison": lambda x: {"y": tf.where(x > 0.5, x + 100.0, x)},
+    "cast": lambda x: {"y": tf.cast(tf.cast(x, tf.int32), tf.float32)},
+    "fake_quant": lambda x: {"y": tf.quantization.fake_quant_with_min_max_args(x, -30, 30, num_bits=8)},
+    "top_k": lambda x: {"y": tf.math.top_k(x, 2).indices},
+    "branch": lambda x: {"y": tf.cond(x[0, 0] > x[0, 1], lambda: x + 1.0, lambda: x - 1.0)},
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_what_a_decision_changes_is_told_and_does_not_fail(folder, step):
+    """Rounding can tip a decision; here a change does that is large, but below an even larger limit."""
+    path = saved_steps(folder / step, STEPS[step])
+    change = 0.5 * np.sin(np.arange(12.0)).reshape(3, 4)
+    findings = compare(
+        path, lambda frozen: altered(frozen, constant_of(frozen, "MatMul"), lambda value: value + change), rtol=2.0
+    )
+    assert not any(finding.failed for finding in findings)
+    assert findings[0].differing["serving_default: y"] > 0
+
+
+@pytest.mark.parametrize("step", ["round", "argmax", "comparison"])
+def test_a_wrong_fold_before_a_decision_is_found(folder, step):
+    path = saved_steps(folder / f"wrong_{step}", STEPS[step])
+    findings = compare(path, lambda frozen: altered(frozen, constant_of(frozen, "MatMul"), lambda value: value * 1.05))
+    assert findings[1].failed
+    with pytest.raises(VerificationError):
+        verify.require_verified(findings)
+
+
+def test_a_wrong_fold_behind_a_decision_that_stays_is_found(folder):
+    """ReLU by comparison decides the same in both graphs, so all behind it is judged by its error."""
+    weights = tf.Variable(np.ones((4, 4), np.float32))
+    path = saved_models.saved(
+        str(folder / "behind"),
+        lambda x: {"y": tf.matmul(tf.where(x > 0, x, 0.1 * x), weights)},
+        tf.TensorSpec([2, 4], name="x"),
+        variables=[weights],
+    )
+    outputs, _ = compare(
+        path, lambda frozen: altered(frozen, constant_of(frozen, "MatMul"), lambda value: value * 1.05)
+    )
+    assert outputs.failed
+
+
+def test_random_and_stateful_ops_are_not_compared(folder):
+    path = saved_models.saved(
+        str(folder / "random"),
+        lambda x: {"noisy": x + tf.random.normal([2]), "y": 2.0 * x},
+        tf.TensorSpec([2], name="x"),
+    )
+    outputs, inner = compare(path, lambda frozen: frozen)
+    assert list(outputs.tensors) == ["serving_default: y"]
+    assert outputs.skipped == 1
+    assert inner.skipped >= 2
+    verify.require_verified((outputs, inner))
+
+
+def test_nothing_to_compare_is_not_verified(folder):
+    path = saved_models.saved(
+        str(folder / "all_random"), lambda x: {"y": x + tf.random.normal([2])}, tf.TensorSpec([2], name="x")
+    )
+    findings = compare(path, lambda frozen: frozen)
+    assert isinstance(findings[0], NotVerified)
+    with pytest.raises(VerificationError, match="random or stateful; --noverify writes"):
+        verify.require_verified(findings)
+
+
+def test_infinities_of_the_original_do_not_fail(folder):
+    path = saved_models.saved(str(folder / "log"), lambda x: {"y": tf.math.log(x - 0.5)}, tf.TensorSpec([50], name="x"))
+    outputs, inner = compare(path, lambda frozen: frozen)
+    verify.require_verified((outputs, inner))
+
+
+def test_tables_loops_and_two_signatures(folder):
+    paths = [
+        saved_models.lookup(str(folder / "lookup"), str(folder / "vocabulary.txt")),
+        saved_models.two_signatures(str(folder / "two")),
+        saved_models.tf1(str(folder / "tf1")),
+        saved_models.keras3(str(folder / "lstm"), saved_models.conv_lstm),
+    ]
+    for path in paths:
+        findings = compare(path, lambda frozen: frozen)
+        verify.require_verified(findings)
+        assert findings[0].samples >= 3
+
+
+def test_keras3_saved_by_tensorflow_is_compared_with_its_signature(folder):
+    import keras
+
+    model = keras.Model(*saved_models.conv_net(keras.layers))
+    saved_models.randomise(model)
+    path = str(folder / "keras3_by_tensorflow")
+    tf.saved_model.save(model, path)
+    verify.require_verified(compare(path, lambda frozen: frozen))
+    outputs, _ = compare(
+        path, lambda frozen: altered(frozen, constant_of(frozen, "MatMul"), lambda value: value * 1.05)
+    )
+    assert outputs.failed
+
+
+def test_control_flow_of_tf1(folder):
+    """Nodes of the branch that is not taken have no value."""
+    v1 = tf.compat.v1
+    path = str(folder / "cond")
+    v1.disable_control_flow_v2()
+    try:
+        with tf.Graph().as_default(), v1.Session() as session:
+            x = v1.placeholder(tf.float32, [3], name="x")
+            y = v1.cond(tf.reduce_sum(x) > 0, lambda: x * 2.0, lambda: x - 1.0)
+            z = v1.while_loop(lambda step, _: step < 3, lambda step, value: (step + 1, value * 2.0), [0, x])[1]
+            v1.saved_model.simple_save(session, path, {"x": x}, {"y": y, "z": z})
+    finally:
+        v1.enable_control_flow_v2()
+    outputs, _ = compare(path, lambda frozen: frozen)
+    assert outputs.samples == 3
+    assert not outputs.failed
+
+
+# The .tflite
+
+
+@pytest.mark.parametrize("make", [saved_models.keras2, saved_models.keras3])
+def test_tflite_is_compared_with_the_graph(make, tmp_path):
+    model = load_saved_model(make(str(tmp_path / "model")))
+    content = convert_to_tflite(model, work_dir=str(tmp_path))
+    samples = make_samples(model)
+    finding = verify.verify_tflite(model, content, samples)
+    assert finding.samples == 3
+    assert finding.error < 1e-4
+    verify.require_verified([finding])
+    wrong = altered(model, constant_of(model, "Conv2D"), lambda value: value * 1.05)
+    with pytest.raises(VerificationError, match=r"\.tflite with the folded graph"):
+        verify.require_verified([verify.verify_tflite(wrong, content, samples)])
+
+
+def test_tflite_of_a_recurrent_net_starts_each_run_anew(tmp_path):
+    model = load_saved_model(saved_models.keras2(str(tmp_path / "lstm"), saved_models.conv_lstm))
+    finding = verify.verify_tflite(model, convert_to_tflite(model, work_dir=str(tmp_path)), make_samples(model))
+    assert finding.samples == 3
+    assert not finding.failed
+
+
+def test_tflite_behind_a_decision_does_not_fail(tmp_path):
+    path = saved_steps(tmp_path / "argmax", STEPS["argmax"])
+    model = load_saved_model(path)
+    content = convert_to_tflite(model, work_dir=str(tmp_path))
+    other = altered(model, constant_of(model, "MatMul"), lambda value: -value)
+    finding = verify.verify_tflite(other, content, make_samples(model))
+    assert finding.differing == {"serving_default: y": 1.0}
+    assert not finding.failed
+
+
+def test_tflite_with_select_ops_can_not_run_here(tmp_path):
+    path = saved_models.saved(
+        str(tmp_path / "inverse"), lambda x: {"y": tf.linalg.inv(x)}, tf.TensorSpec([3, 3], name="x")
+    )
+    model = load_saved_model(path)
+    content = convert_to_tflite(model, work_dir=str(tmp_path), allow_select_tf_ops=True)
+    finding = verify.verify_tflite(model, content, make_samples(model))
+    assert isinstance(finding, NotVerified)
+    assert "Flex" in finding.reason
+
+
+# Samples
+
+
+def test_sizes_are_found_that_the_model_can_take(folder):
+    """VALID convolutions on a small image, or a Dense behind Flatten, take not every size."""
+    weights = tf.Variable(np.ones((40, 40, 1, 1), np.float32))
+    path = saved_models.saved(
+        str(folder / "large"),
+        lambda image, ids: {"y": tf.nn.conv2d(image, weights, 1, "VALID"), "z": tf.gather([1.0, 2.0, 3.0], ids)},
+        tf.TensorSpec([None, None, None, 1], name="image"),
+        tf.TensorSpec([None], tf.int64, name="ids"),
+        variables=[weights],
+    )
+    samples = make_samples(load_saved_model(path))["serving_default"]
+    assert [each["image"].shape for each in samples] == [(2, 64, 64, 1)] * 3
+    assert all(each["ids"].max() < 3 for each in samples)
+    scales = [float(np.abs(each["image"]).mean()) for each in samples]
+    assert scales == pytest.approx([0.08, 0.8, 24], rel=0.05)
+    again = make_samples(load_saved_model(path))["serving_default"]
+    np.testing.assert_array_equal(samples[2]["image"], again[2]["image"])
+
+
+def test_a_model_that_takes_no_guess_is_not_verified(folder):
+    path = saved_models.saved(
+        str(folder / "seven"), lambda x: {"y": tf.reshape(x, [7, 7])}, tf.TensorSpec([None], name="x")
+    )
+    samples = make_samples(load_saved_model(path))
+    assert isinstance(samples, NotVerified)
+    findings = compare(path, lambda frozen: frozen)
+    with pytest.raises(VerificationError, match=r"can not run on guessed inputs: .*--representative_data") as caught:
+        verify.require_verified(findings)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_dtypes(folder):
+    dtypes = [tf.float16, tf.float64, tf.int8, tf.uint8, tf.int32, tf.bool, tf.string, tf.complex64]
+    specs = [tf.TensorSpec([2], dtype, name=f"x{index}") for index, dtype in enumerate(dtypes)]
+    path = saved_models.saved(
+        str(folder / "dtypes"), lambda *values: {f"y{i}": tf.identity(value) for i, value in enumerate(values)}, *specs
+    )
+    findings = compare(path, lambda frozen: frozen)
+    verify.require_verified(findings)
+    assert len(findings[0].tensors) == len(dtypes)
+
+
+def npz(folder, name, **arrays) -> str:
+    path = str(folder / f"{name}.npz")
+    np.savez(path, **arrays)
+    return path
+
+
+def test_representative_data_is_cut_into_batches(folder):
+    model = load_saved_model(saved_models.keras2(str(folder / "free")))
+    image = np.random.default_rng(0).normal(size=(70, 6, 6, 3))
+    (first, second) = make_samples(model, npz(folder, "seventy", image=image))["serving_default"]
+    assert first["image"].shape == second["image"].shape == (32, 6, 6, 3)
+    assert first["image"].dtype == np.float32
+    fixed = load_saved_model(saved_models.keras2(str(folder / "fixed"), saved_models.conv_lstm))
+    samples = make_samples(fixed, npz(folder, "three", image=np.ones((3, 6, 8, 3), np.float32)))["serving_default"]
+    assert [each["image"].shape for each in samples] == [(1, 6, 8, 3)] * 3
+
+
+def test_representative_data_that_does_not_fit_is_named(folder, keras3):
+    model = load_saved_model(keras3)
+
+    def message(path) -> str:
+        with pytest.raises(InputError) as caught:
+            make_samples(model, str(path))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "is not a file" in message(folder / "nowhere.npz")
+    (folder / "text.npz").write_text("text")
+    assert "can not be read" in message(folder / "text.npz")
+    np.save(folder / "array.npy", np.ones(3))
+    assert "no .npz archive" in message(folder / "array.npy")
+    assert "no array image for signature serve; it has: picture" in message(npz(folder, "name", picture=np.ones(3)))
+    wrong = np.ones((2, 5, 6, 3))
+    assert "shape [2, 5, 6, 3], but the input is [None, 6, 6, 3]" in message(npz(folder, "shape", image=wrong))
+    assert "dtype complex128" in message(npz(folder, "dtype", image=np.ones((2, 6, 6, 3), complex)))
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("result", "original", "error", "share"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0, 0),
+        ([1.0, 2.2], [1.0, 2.0], 0.1, 0.5),
+        ([5.0, 2.0], [np.inf, 2.0], 0, 0),
+        ([5.0, np.nan], [np.nan, 2.0], math.inf, 0.5),
+        ([np.inf, 2.0], [1.0, 2.0], math.inf, 0.5),
+        ([0.0, 1e-9], [0.0, 0.0], 1e-9, 0),
+        ([1, 3], [1, 2], math.inf, 0.5),
+        ([1, 2], [1, 2], 0, 0),
+        ([True, False], [True, True], math.inf, 0.5),
+        ([], [], 0, 0),
+        ([1.0], [1.0, 2.0], math.inf, 1),
+        ([1 + 1j], [1.0 + 0j], 1, 1),
+    ],
+)
+def test_difference(result, original, error, share):
+    found = difference(np.array(result), np.array(original), 1e-3)
+    assert found.error == pytest.approx(error)
+    assert found.share == share
+    assert found.failed == (error > 1e-3)
+
+
+def test_limits_follow_the_dtype():
+    assert limit_for(np.float32, 1e-3) == 1e-3
+    assert limit_for(np.float16, 1e-3) == 16 * 2.0**-10
+    assert limit_for(tf.bfloat16.as_numpy_dtype, 1e-3) == 16 * 2.0**-7
+    assert limit_for(np.float16, 0.5) == 0.5
+
+
+def test_half_precision_inside_widens_the_limit(folder):
+    weights = tf.Variable(np.ones((3, 3), np.float16))
+    path = saved_models.saved(
+        str(folder / "half"),
+        lambda x: {"y": tf.cast(tf.matmul(tf.cast(x, tf.float16), weights), tf.float32), "x": 2.0 * x},
+        tf.TensorSpec([2, 3], name="x"),
+        variables=[weights],
+    )
+    outputs, _ = compare(path, lambda frozen: frozen)
+    assert outputs.tensors["serving_default: y"].limit == 16 * 2.0**-10
+    assert outputs.tensors["serving_default: x"].limit == 1e-3
+
+
+def test_the_worst_is_the_nearest_to_its_limit():
+    tensors = {
+        "half": Difference(5e-3, 0, 1.6e-2),
+        "single": Difference(2e-3, 0, 1e-3),
+        "decided": Difference(None, 0.5, 1e-3),
+    }
+    comparison = Comparison("a with b", tensors, 1)
+    assert comparison.worst == "single"
+    assert comparison.failed == ("single",)
+    assert comparison.differing == {"decided": 0.5}
+    alone = dataclasses.replace(comparison, tensors={"decided": tensors["decided"]})
+    assert alone.error is alone.limit is None
+    assert not alone.failed
+
+
+# The nature of nodes
+
+
+def nature_of(build):
+    with tf.Graph().as_default() as graph:
+        build(tf.compat.v1.placeholder(tf.float32, [4], name="x"))
+        return graph.as_graph_def()
+
+
+@pytest.mark.parametrize(
+    ("build", "decides"),
+    [
+        (lambda x: tf.floor(x, name="n"), True),
+        (lambda x: tf.greater(x, 1.0, name="n"), True),
+        (lambda x: tf.argmax(x, name="n"), True),
+        (lambda x: tf.cast(x, tf.int32, name="n"), True),
+        (lambda x: tf.where(x, name="n"), True),
+        (lambda x: tf.strings.as_string(x, name="n"), True),
+        (lambda x: tf.image.non_max_suppression(tf.zeros([4, 4]), x, 2, name="n"), True),
+        (lambda x: tf.nn.relu(x, name="n"), False),
+        (lambda x: tf.cast(x, tf.float16, name="n"), False),
+        (lambda x: tf.shape(x, name="n"), False),
+        (lambda x: tf.signal.fft(tf.cast(x, tf.complex64), name="n"), False),
+        (lambda x: tf.less(tf.size(x), 3, name="n"), False),
+        (lambda x: tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, 2.0 * x), [0, x], name="n")[1], False),
+        (lambda x: tf.while_loop(lambda x: tf.reduce_sum(x) < 3, lambda x: 2.0 * x, [x], name="n")[0], True),
+    ],
+)
+def test_deciding_nodes(build, decides):
+    found = deciding_nodes(nature_of(build))
+    assert any(name.split("/")[0] == "n" for name in found) is decides
+
+
+def test_changeable_and_conditional_nodes():
+    def build(x):
+        tf.add(x, tf.random.uniform([4], name="random"), name="noisy")
+        tf.debugging.check_numerics(x, "bad", name="checked")
+
+    assert {name.split("/")[0] for name in changeable_nodes(nature_of(build))} == {"random"}
+    assert not conditional_tensors(nature_of(build)).names
+
+
+def test_coarsest_dtype_counts_the_insides_of_functions():
+    def build(x):
+        @tf.function
+        def coarse(x):
+            return tf.cast(tf.cast(x, tf.bfloat16), tf.float32)
+
+        tf.identity(coarse(x), name="behind")
+        tf.cast(tf.cast(x, tf.float16), tf.float32, name="half")
+        tf.identity(x, name="fine")
+
+    coarsest = coarsest_dtype(nature_of(build))
+    assert coarsest("behind:0") == tf.bfloat16
+    assert coarsest("half:0") == tf.float16
+    assert coarsest("fine:0") == tf.float32

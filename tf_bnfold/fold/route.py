@@ -1,0 +1,114 @@
+"""What a search finds: the edits that a route is made of, and what a search looks at."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tf_bnfold.algebra.affine import Affine
+from tf_bnfold.algebra.linear import Array
+from tf_bnfold.fold.ledger import Ledger
+from tf_bnfold.fold.sinks import Sink
+from tf_bnfold.fold.sites import Element, Site
+from tf_bnfold.graph.graph import Node
+from tf_bnfold.graph.view import View
+
+# A fork of forks can ask more often than it is worth; beyond this many steps the answer is no.
+MOST_STEPS = 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """An affine on a tensor, along an axis; a uniform affine has none, whatever axis is given."""
+
+    affine: Affine
+    axis: int | None
+
+    def __post_init__(self) -> None:
+        if self.affine.channels == 1:
+            object.__setattr__(self, "axis", None)
+
+
+@dataclasses.dataclass(frozen=True)
+class After:
+    """A sink takes an affine behind it."""
+
+    sink: Sink
+    affine: Affine
+
+
+@dataclasses.dataclass(frozen=True)
+class Before:
+    """A sink takes an affine before it; `bias` is what the offset adds to its output, and where it goes."""
+
+    sink: Sink
+    affine: Affine
+    bias: BiasPlace | None
+
+
+@dataclasses.dataclass(frozen=True)
+class BiasPlace:
+    """A constant operand behind a sink that takes an offset, and the nodes between the two."""
+
+    node: Node
+    port: int
+    array: Array
+    between: tuple[Node, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptConstant:
+    """The constant that `node` reads as input `port` becomes `constant * scale + offset`, by broadcasting.
+
+    One route may reach a constant twice, with different channels each time: both count.
+    """
+
+    node: Node
+    port: int
+    scale: Array
+    offset: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class SetFill:
+    """The value that a Pad writes becomes another one."""
+
+    node: Node
+    value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Touch:
+    """The value of a node changes."""
+
+    node: Node
+
+
+@dataclasses.dataclass(frozen=True)
+class Merge:
+    """Another site takes an affine before it."""
+
+    site: Site
+    affine: Placed
+
+
+Edit = After | Before | AdaptConstant | SetFill | Touch | Merge
+Route = list[Edit]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What a search looks at.
+
+    Attributes:
+      view: The graph.
+      ledger: What its sinks have absorbed.
+      elements: Its elements by node.
+      waiting: The sites that are not decided yet, by each of their nodes.
+      kept: Nodes that the user wants left alone.
+    """
+
+    view: View
+    ledger: Ledger
+    elements: dict[Node, Element]
+    waiting: dict[Node, Site]
+    kept: frozenset[Node]

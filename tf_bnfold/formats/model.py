@@ -1,0 +1,87 @@
+"""The value that all formats load into and are written from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+GraphDef = Any  # tensorflow.core.framework.graph_pb2.GraphDef; TensorFlow has no type stubs
+SignatureDef = Any  # tensorflow.core.protobuf.meta_graph_pb2.SignatureDef
+TensorInfo = Any  # tensorflow.core.protobuf.meta_graph_pb2.TensorInfo
+
+
+@dataclasses.dataclass(frozen=True)
+class Asset:
+    """A file that the graph reads, for instance the vocabulary of a table.
+
+    Attributes:
+      tensor_name: The string tensor that is fed with the file's path when the model is loaded.
+      filename: Its name inside the assets/ folder.
+      path: The file to copy.
+    """
+
+    tensor_name: str
+    filename: str
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """An inference graph without variables, and the names by which it is used.
+
+    Attributes:
+      graph_def: Constants instead of variables; function calls are inlined where that loses nothing.
+      signatures: Key to SignatureDef, with the keys and names of the original; they name tensors of `graph_def`.
+      init_op: The node that initialises tables, "" if there is none.
+      assets: Files that go with the model.
+      notes: Sentences for the report about what was not kept.
+      tags: Tags of the MetaGraph.
+    """
+
+    graph_def: GraphDef
+    signatures: Mapping[str, SignatureDef]
+    init_op: str = ""
+    assets: tuple[Asset, ...] = ()
+    notes: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ("serve",)
+
+    def inputs(self) -> tuple[str, ...]:
+        """Name the tensors that are fed: the inputs of all signatures, each once."""
+        infos = (
+            info for _, signature in sorted(self.signatures.items()) for _, info in sorted(signature.inputs.items())
+        )
+        return tuple(dict.fromkeys(name for info in infos for name in tensor_names(info)))
+
+    def outputs(self) -> tuple[str, ...]:
+        """Name everything that must keep its name and value: tensors of signatures and assets, and the init op."""
+        infos = (
+            info for _, signature in sorted(self.signatures.items()) for _, info in sorted(signature.outputs.items())
+        )
+        names = [name for info in infos for name in tensor_names(info)]
+        names += self.inputs()
+        names += [asset.tensor_name for asset in self.assets]
+        names += [self.init_op] if self.init_op else []
+        return tuple(dict.fromkeys(names))
+
+    def with_graph(self, graph_def: GraphDef) -> Model:
+        """Return the same model over another graph."""
+        return dataclasses.replace(self, graph_def=graph_def)
+
+
+def tensor_names(info: TensorInfo) -> Iterator[str]:
+    """Yield the tensors of a TensorInfo: one, or the components of a sparse or composite tensor."""
+    encoding = info.WhichOneof("encoding")
+    if encoding == "name":
+        yield info.name
+    elif encoding == "coo_sparse":
+        sparse = info.coo_sparse
+        yield from (sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name)
+    elif encoding == "composite_tensor":
+        for component in info.composite_tensor.components:
+            yield from tensor_names(component)
+
+
+def node_name(tensor: str) -> str:
+    """Return the node of a tensor, node or control input name: "a:0", "a" and "^a" give "a"."""
+    return tensor.removeprefix("^").partition(":")[0]

@@ -1,0 +1,168 @@
+"""Load a SavedModel of any age into a Model, and save a Model as a SavedModel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.python.saved_model import constants
+
+from tf_bnfold.errors import InputError
+from tf_bnfold.formats.effects import effectful_functions, has_effect
+from tf_bnfold.formats.freeze import freeze_variables
+from tf_bnfold.formats.inline import inline_calls
+from tf_bnfold.formats.meta_graph import (
+    MetaGraphDef,
+    assets_of,
+    choose_signatures,
+    initializer,
+    one_line,
+    read_meta_graph,
+    refuse_unknown_ops,
+)
+from tf_bnfold.formats.model import Asset, GraphDef, Model, SignatureDef
+from tf_bnfold.formats.object_graph import assign_from_objects
+from tf_bnfold.formats.prune import pruned
+from tf_bnfold.formats.quiet import quiet
+from tf_bnfold.formats.share import share_equal_signatures
+
+
+def load_saved_model(path: str, *, tags: Sequence[str] = ("serve",), signature_keys: Sequence[str] = ()) -> Model:
+    """Load a SavedModel from Keras 3, Keras 2, TF2 or TF1 as one flat graph of constants.
+
+    Only the MetaGraph and its checkpoint are read, not the object graph, so models load whose Python classes are gone.
+
+    Args:
+      path: The folder.
+      tags: Tags of the MetaGraph, all of them.
+      signature_keys: Signatures to keep; empty for all.
+
+    Returns:
+      The model: what its signatures, init op and assets need.
+
+    Raises:
+      InputError: If the folder can't be used; the message names what is wrong in it.
+
+    Source: https://www.tensorflow.org/guide/saved_model
+    """
+    meta_graph = read_meta_graph(path, tags)
+    signatures = choose_signatures(meta_graph, signature_keys, path)
+    init_op = initializer(meta_graph)
+    assets = assets_of(meta_graph, path)
+    model = Model(meta_graph.graph_def, signatures, init_op, assets, tags=tuple(meta_graph.meta_info_def.tags))
+
+    saver = meta_graph.saver_def
+    saver_nodes = [saver.filename_tensor_name, saver.restore_op_name] if saver.restore_op_name else []
+    graph_def = pruned(meta_graph.graph_def, [*model.outputs(), *saver_nodes])
+    refuse_unknown_ops(graph_def, path)
+    try:
+        frozen = _frozen(model.with_graph(inline_calls(graph_def)), meta_graph, path)
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} can not be loaded: {one_line(error)}") from error
+    return _without_idle_init(share_equal_signatures(frozen))
+
+
+def _frozen(model: Model, meta_graph: MetaGraphDef, path: str) -> Model:
+    """Import the graph, restore its variables, run its init op, and freeze it."""
+    with tf.Graph().as_default(), quiet(), tf.compat.v1.Session() as session:
+        saver = _imported(model.graph_def, meta_graph)
+        if saver is not None:
+            _restore(session, saver, path)
+        if model.init_op:
+            try:
+                session.run(model.init_op, {asset.tensor_name: asset.path for asset in model.assets})
+            except tf.errors.OpError as error:
+                raise InputError(f"the init op {model.init_op} of {path} fails: {one_line(error)}") from error
+        outputs = [name for name in model.outputs() if name != model.init_op]
+        read = {node.name for node in pruned(model.graph_def, outputs).node}
+        assign_from_objects(session, meta_graph, model.signatures, read, path)
+        return model.with_graph(freeze_variables(session, model.graph_def, outputs, model.init_op))
+
+
+def _imported(graph_def: GraphDef, meta_graph: MetaGraphDef) -> tf.compat.v1.train.Saver | None:
+    """Import the graph into the default graph and return the saver that restores its variables, if it has any."""
+    slim = meta_graph_pb2.MetaGraphDef(meta_info_def=meta_graph.meta_info_def, graph_def=graph_def)
+    if meta_graph.saver_def.restore_op_name:
+        slim.saver_def.CopyFrom(meta_graph.saver_def)
+    return tf.compat.v1.train.import_meta_graph(slim)
+
+
+def _restore(session: tf.compat.v1.Session, saver: tf.compat.v1.train.Saver, path: str) -> None:
+    prefix = os.path.join(path, constants.VARIABLES_DIRECTORY, constants.VARIABLES_FILENAME)
+    has_variables = any(op.type in ("VarHandleOp", "VariableV2", "Variable") for op in session.graph.get_operations())
+    if not os.path.exists(f"{prefix}.index"):
+        if has_variables:
+            raise InputError(f"{path} has variables but no checkpoint of them: {prefix}.index is missing")
+        return
+    try:
+        saver.restore(session, prefix)
+    except (tf.errors.OpError, ValueError) as error:
+        raise InputError(
+            f"the variables in {os.path.dirname(prefix)} can not be restored: {one_line(error)}"
+        ) from error
+
+
+def _without_idle_init(model: Model) -> Model:
+    """Drop an init op that has nothing left to do."""
+    effectful = effectful_functions(model.graph_def.library)
+    needed = pruned(model.graph_def, [model.init_op]).node if model.init_op else []
+    if any(has_effect(node, effectful) for node in needed):
+        return model
+    idle = Model(model.graph_def, model.signatures, "", model.assets, model.notes, model.tags)
+    return idle.with_graph(pruned(model.graph_def, idle.outputs()))
+
+
+def save_saved_model(model: Model, directory: str) -> None:
+    """Write the model as a SavedModel that TensorFlow's loaders and the TFLite converter read.
+
+    Args:
+      model: The model.
+      directory: A folder that is empty or does not exist.
+
+    Raises:
+      InputError: If the graph is larger than a protocol buffer can be.
+      OSError: If a file can't be written.
+    """
+    os.makedirs(directory, exist_ok=True)
+    if model.assets:
+        os.makedirs(os.path.join(directory, constants.ASSETS_DIRECTORY), exist_ok=True)
+    for asset in model.assets:
+        shutil.copyfile(asset.path, os.path.join(directory, constants.ASSETS_DIRECTORY, asset.filename))
+    saved_model = saved_model_pb2.SavedModel(saved_model_schema_version=constants.SAVED_MODEL_SCHEMA_VERSION)
+    saved_model.meta_graphs.append(_meta_graph(model))
+    try:
+        content = saved_model.SerializeToString(deterministic=True)
+    except ValueError as error:  # upb's EncodeError is one
+        raise InputError(
+            f"the graph is larger than the 2 GiB that {constants.SAVED_MODEL_FILENAME_PB} can hold"
+        ) from error
+    with open(os.path.join(directory, constants.SAVED_MODEL_FILENAME_PB), "wb") as file:
+        file.write(content)
+
+
+def _meta_graph(model: Model) -> MetaGraphDef:
+    meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=model.graph_def)
+    meta_graph.meta_info_def.tags.extend(model.tags)
+    meta_graph.meta_info_def.tensorflow_version = tf.version.VERSION
+    meta_graph.meta_info_def.tensorflow_git_version = tf.version.GIT_VERSION
+    _add_signatures(meta_graph, model.signatures)
+    if model.init_op:
+        meta_graph.collection_def[constants.MAIN_OP_KEY].node_list.value.append(model.init_op)
+    for asset in model.assets:
+        _add_asset(meta_graph, asset)
+    return meta_graph
+
+
+def _add_signatures(meta_graph: MetaGraphDef, signatures: Mapping[str, SignatureDef]) -> None:
+    for key, signature in signatures.items():
+        meta_graph.signature_def[key].CopyFrom(signature)
+
+
+def _add_asset(meta_graph: MetaGraphDef, asset: Asset) -> None:
+    definition = meta_graph_pb2.AssetFileDef(filename=asset.filename)
+    definition.tensor_info.name = asset.tensor_name
+    meta_graph.asset_file_def.append(definition)
+    meta_graph.collection_def[constants.ASSETS_KEY].any_list.value.add().Pack(definition)

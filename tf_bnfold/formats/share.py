@@ -1,0 +1,112 @@
+"""Let signatures that compute the same share their nodes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from tf_bnfold.formats.effects import effectful_functions, has_effect
+from tf_bnfold.formats.model import GraphDef, Model, SignatureDef, node_name, tensor_names
+from tf_bnfold.formats.prune import pruned
+
+_LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2", "LookupTableSize", "LookupTableSizeV2"})
+
+
+def share_equal_signatures(model: Model) -> Model:
+    """Point a signature at the tensors of an earlier one when both compute the same from the same inputs.
+
+    Keras 3 exports each model as `serve` and as `serving_default`; without this all would be folded, verified and
+    stored twice. Two signatures are the same when their names, the dtypes and shapes of their inputs, and the structure
+    of their graphs down to the constants are; an op with effects is the same as itself only.
+
+    Args:
+      model: The model.
+
+    Returns:
+      The model with shared signatures, without the nodes that nothing needs any more.
+    """
+    if len(model.signatures) < 2:
+        return model
+    first: dict[object, SignatureDef] = {}
+    shared = {}
+    for key, signature in _default_first(model.signatures):
+        same: SignatureDef = first.setdefault(_identity(model.graph_def, key, signature), signature)
+        shared[key] = meta_graph_pb2.SignatureDef()
+        shared[key].CopyFrom(signature)
+        for mine, its in ((shared[key].inputs, same.inputs), (shared[key].outputs, same.outputs)):
+            for name in mine:
+                mine[name].CopyFrom(its[name])
+    result = dataclasses.replace(model, signatures=dict(sorted(shared.items())))
+    return result.with_graph(pruned(model.graph_def, result.outputs()))
+
+
+def _default_first(signatures: Mapping[str, SignatureDef]) -> list[tuple[str, SignatureDef]]:
+    return sorted(signatures.items(), key=lambda item: (item[0] != "serving_default", item[0]))
+
+
+def _identity(graph_def: GraphDef, key: str, signature: SignatureDef) -> object:
+    """Return a value that is equal for signatures that compute the same; the key itself where that can't be said."""
+    inputs = {name: list(tensor_names(info)) for name, info in signature.inputs.items()}
+    outputs = {name: list(tensor_names(info)) for name, info in signature.outputs.items()}
+    feeds = {node_name(tensor): name for name, tensors in inputs.items() for tensor in tensors}
+    if any(len(tensors) != 1 for tensors in (*inputs.values(), *outputs.values())) or len(feeds) < len(inputs):
+        return key
+    hashes = _hashes(pruned(graph_def, [tensor for tensors in outputs.values() for tensor in tensors]), feeds)
+    if hashes is None:
+        return key
+    described = [(name, info.dtype, info.tensor_shape.SerializeToString()) for name, info in signature.inputs.items()]
+    computed = []
+    for name, (tensor,) in outputs.items():
+        node, _, index = tensor.partition(":")
+        computed.append((name, hashes[node], index))
+    return (tuple(sorted(described)), tuple(sorted(computed)), signature.method_name)
+
+
+def _hashes(graph_def: GraphDef, feeds: Mapping[str, str]) -> dict[str, bytes] | None:
+    """Hash every node with all that it depends on; None for a graph with cycles (loops of TF1)."""
+    effectful = effectful_functions(graph_def.library)
+    nodes = {node.name: node for node in graph_def.node}
+    waits = {name: len({node_name(value) for value in node.input}) for name, node in nodes.items()}
+    readers: dict[str, list[str]] = {}
+    for name, node in nodes.items():
+        for producer in sorted({node_name(value) for value in node.input}):
+            readers.setdefault(producer, []).append(name)
+    hashes: dict[str, bytes] = {}
+    ready = deque(name for name, count in waits.items() if count == 0)
+    while ready:
+        name = ready.popleft()
+        hashes[name] = _hash(nodes[name], hashes, feeds, effectful)
+        for reader in readers.get(name, ()):
+            waits[reader] -= 1
+            if waits[reader] == 0:
+                ready.append(reader)
+    return hashes if len(hashes) == len(nodes) else None
+
+
+def _hash(node: Any, hashes: Mapping[str, bytes], feeds: Mapping[str, str], effectful: frozenset[str]) -> bytes:
+    digest = hashlib.sha256()
+
+    def add(part: bytes) -> None:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+
+    name = node.name
+    add(node.op.encode())
+    if name in feeds:
+        add(b"feed " + feeds[name].encode())
+    elif node.op not in _LOOKUPS and (has_effect(node, effectful) or node.op == "Placeholder"):
+        add(b"node " + name.encode())
+    for key, attr in sorted(node.attr.items()):
+        add(key.encode())
+        add(attr.SerializeToString(deterministic=True))
+    data = [value for value in node.input if not value.startswith("^")]
+    controls = [value for value in node.input if value.startswith("^")]
+    for value in [*data, "^", *sorted(controls, key=lambda value: hashes[value[1:]])]:
+        producer, _, index = value.removeprefix("^").partition(":")
+        add(hashes.get(producer, b"") + index.encode())
+    return digest.digest()

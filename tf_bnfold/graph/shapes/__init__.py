@@ -1,0 +1,127 @@
+"""Static shapes by local rules, asked only where a decision needs them.
+
+Importing a large graph into TensorFlow costs more than folding it, so shapes are inferred here: a shape is a tuple with
+None for an unknown dimension, or None for an unknown rank. Integer vectors that shape arithmetic computes are followed
+too, with None for an unknown element, so that Reshape(x, Pack(Shape(x)[0], 7, 7, 64)) has a shape.
+
+An op that no rule names has an unknown shape; `_output_shapes` annotations are believed then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tf_bnfold.graph.constants import Constants
+from tf_bnfold.graph.graph import Graph, Node, Tensor
+from tf_bnfold.graph.shapes import arithmetic, computed, moved
+from tf_bnfold.graph.shapes.geometry import Dim, Elements, Shape, of_proto
+
+_RULES = computed.RULES | moved.RULES
+
+# The rank that these ops always have; asking upstream is not needed then.
+_RANK_BY_OP = {
+    "Conv2D": 4,
+    "DepthwiseConv2dNative": 4,
+    "Conv2DBackpropInput": 4,
+    "DepthwiseConv2dNativeBackpropInput": 4,
+    "FusedBatchNorm": 4,
+    "FusedBatchNormV2": 4,
+    "BatchNormWithGlobalNormalization": 4,
+    "MaxPool": 4,
+    "AvgPool": 4,
+    "Conv3D": 5,
+    "Conv3DBackpropInput": 5,
+    "Conv3DBackpropInputV2": 5,
+    "MatMul": 2,
+}
+
+
+_SOURCES = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
+
+
+class Shapes:
+    """The shapes of a graph's tensors, each inferred at most once and only when asked for."""
+
+    def __init__(self, graph: Graph, constants: Constants) -> None:
+        self._graph = graph
+        self.constants = constants
+        self._shapes: dict[Node, tuple[Shape, ...]] = {}
+        self._elements: dict[Node, Elements] = {}
+
+    def of(self, tensor: Tensor) -> Shape:
+        """The shape of a tensor, as far as it is known."""
+        self._infer(tensor.node)
+        return self._read(tensor)
+
+    def rank(self, tensor: Tensor) -> int | None:
+        """The rank of a tensor, or None."""
+        known = _RANK_BY_OP.get(tensor.node.op)
+        if known is not None and tensor.index == 0:
+            return known
+        shape = self.of(tensor)
+        return None if shape is None else len(shape)
+
+    def dim(self, tensor: Tensor, axis: int) -> Dim:
+        """One dimension of a tensor, or None."""
+        shape = self.of(tensor)
+        return shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
+
+    def elements(self, tensor: Tensor) -> Elements:
+        """The elements of an integer tensor, as far as shape arithmetic tells them."""
+        self._infer(tensor.node)
+        return self._elements.get(tensor.node) if tensor.index == 0 else None
+
+    def inherit(self, node: Node, like: Tensor) -> None:
+        """Give a node that an edit added the shape of another tensor."""
+        self._shapes[node] = (self.of(like),)
+
+    def _read(self, tensor: Tensor) -> Shape:
+        shapes = self._shapes.get(tensor.node, ())
+        return shapes[tensor.index] if tensor.index < len(shapes) else None
+
+    def _infer(self, node: Node) -> None:
+        pending = [(node, False)]
+        while pending:
+            current, ready = pending.pop()
+            if current in self._shapes and not ready:
+                continue
+            if not ready:
+                self._shapes[current] = ()  # on a v1 loop's way back nothing is known yet
+                pending.append((current, True))
+                pending.extend((t.node, False) for t in current.inputs if t.node not in self._shapes)
+                continue
+            self._shapes[current] = self._outputs(current)
+
+    def _outputs(self, node: Node) -> tuple[Shape, ...]:
+        if node.array is not None:
+            return (node.array.shape,)
+        rule = _RULES.get(node.op)
+        inputs = [self._read(t) for t in node.inputs]
+        shapes: Sequence[Shape] | None = None
+        try:
+            if rule is not None and not (self._graph.is_fed(node) and node.op not in _SOURCES):
+                shapes = rule(self, node, inputs)
+            self._elements[node] = self._shape_arithmetic(node, inputs)
+        except (ValueError, TypeError, IndexError, KeyError, AttributeError):
+            shapes = None  # a graph that TensorFlow would refuse: nothing is known
+        return tuple(shapes) if shapes is not None else _annotated(node)
+
+    def _shape_arithmetic(self, node: Node, inputs: list[Shape]) -> Elements:
+        rule = arithmetic.ELEMENTS.get(node.op)
+        if rule is None:
+            return None
+        result = rule(self, node, inputs)
+        return result if result is None or result.size <= arithmetic.LARGEST_VECTOR else None
+
+    def ints(self, tensor: Tensor) -> list[int] | None:
+        """A small integer vector or scalar that is wholly known, as a list."""
+        elements = self.elements(tensor)
+        if elements is None or any(e is None for e in elements.ravel()):
+            return None
+        return [int(e) for e in elements.ravel()]
+
+
+def _annotated(node: Node) -> tuple[Shape, ...]:
+    if "_output_shapes" not in node.proto.attr:
+        return ()
+    return tuple(of_proto(shape) for shape in node.proto.attr["_output_shapes"].list.shape)

@@ -1,0 +1,169 @@
+"""Inputs to compare on: seeded random ones that the model can take, or the user's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from tf_bnfold.errors import InputError
+from tf_bnfold.formats.model import Model, SignatureDef, TensorInfo
+from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened
+from tf_bnfold.verify.values import Array, NotVerified
+
+Samples = Mapping[str, tuple[Inputs, ...]]  # by signature key
+
+# A law that holds on inputs around 1 may fail far from it (ReLU6), so inputs are small, ordinary and large.
+_SCALES = (0.1, 1.0, 30.0)
+_WORDS = np.array([b"", b"a", b"cat", b"to be or not"], dtype=object)
+_MOST_ROWS = 256  # of representative data: enough to compare on
+_ROWS_PER_RUN = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class _Guess:
+    """What is assumed of a model's inputs where its signature leaves them open."""
+
+    batch: int
+    size: int  # of other unknown dimensions
+    integers: int  # upper end (exclusive) of integers, for instance token ids
+
+
+def _guesses() -> Iterator[_Guess]:
+    for integers, (batch, size) in itertools.product(
+        (100, 10, 2), ((2, 32), (1, 32), (2, 64), (2, 224), (2, 8), (2, 4), (2, 2), (2, 1), (1, 1))
+    ):
+        yield _Guess(batch, size, integers)
+
+
+def make_samples(model: Model, representative_data: str = "", *, seed: int = 0) -> Samples | NotVerified:
+    """Make inputs for every signature.
+
+    Args:
+      model: The frozen model; guesses of unknown sizes are tried on it.
+      representative_data: .npz file with one array per input name, first axis the batch; "" for random inputs.
+      seed: Of the random inputs.
+
+    Returns:
+      Inputs by signature key, or the reason why there are none.
+
+    Raises:
+      InputError: If the file can't be used.
+    """
+    if representative_data:
+        arrays = _read(representative_data)
+        return {
+            key: _from_arrays(arrays, signature, f"signature {key}", representative_data)
+            for key, signature in model.signatures.items()
+        }
+    samples: dict[str, tuple[Inputs, ...]] = {}
+    with opened(model) as runner:
+        for key, signature in model.signatures.items():
+            found = _random(runner, signature, seed)
+            if isinstance(found, str):
+                return NotVerified(f"signature {key}", f"{found}; give inputs with --representative_data")
+            samples[key] = found
+    return samples
+
+
+def _random(runner: Runner, signature: SignatureDef, seed: int) -> tuple[Inputs, ...] | str:
+    """Return random inputs that the model can take, or why none were found."""
+    unusual = [name for name, info in signature.inputs.items() if info.WhichOneof("encoding") != "name"]
+    if unusual:
+        return f"input {unusual[0]} is a sparse or composite tensor, for which there are no random inputs"
+    error = "it has no input that can be guessed"
+    tried = set()
+    for guess in _guesses():
+        inputs = _draw(signature, guess, 1.0, np.random.default_rng(seed))
+        form = str([(name, value.shape, _top(value)) for name, value in sorted(inputs.items())])
+        if form in tried:
+            continue
+        tried.add(form)
+        try:
+            runner.run(list(fetches_of(signature).values()), feeds_of(signature, inputs))
+        except (tf.errors.OpError, ValueError, TypeError) as caught:
+            error = error if tried != {form} else f"it can not run on guessed inputs: {_first_line(caught)}"
+            continue
+        random = np.random.default_rng(seed)
+        return tuple(_draw(signature, guess, scale, random) for scale in _SCALES)
+    return error
+
+
+def _top(value: Array) -> int:
+    return int(value.max()) if value.dtype.kind in "iu" and value.size else 0
+
+
+def _first_line(error: BaseException) -> str:
+    return str(getattr(error, "message", "") or error).strip().partition("\n")[0]
+
+
+def _draw(signature: SignatureDef, guess: _Guess, scale: float, random: np.random.Generator) -> Inputs:
+    return {name: _array(signature.inputs[name], guess, scale, random) for name in sorted(signature.inputs)}
+
+
+def _array(info: TensorInfo, guess: _Guess, scale: float, random: np.random.Generator) -> Array:
+    dtype = tf.as_dtype(info.dtype)
+    sizes = [-1] * 2 if info.tensor_shape.unknown_rank else [dim.size for dim in info.tensor_shape.dim]
+    shape = [size if size >= 0 else guess.batch if axis == 0 else guess.size for axis, size in enumerate(sizes)]
+    if dtype.is_floating or dtype.is_complex:
+        return np.asarray(scale * random.standard_normal(shape)).astype(dtype.as_numpy_dtype)
+    if dtype == tf.bool:
+        return np.asarray(random.random(shape) < 0.5)
+    if dtype == tf.string:
+        return np.asarray(random.choice(_WORDS, shape), dtype=object)
+    if dtype in (tf.uint8, tf.int8):  # images and quantised values: the whole range
+        return random.integers(dtype.min, dtype.max, shape, endpoint=True).astype(dtype.as_numpy_dtype)
+    return random.integers(0, guess.integers, shape).astype(dtype.as_numpy_dtype)
+
+
+def _read(path: str) -> dict[str, Array]:
+    if not os.path.isfile(path):
+        raise InputError(f"--representative_data {path} is not a file")
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise InputError(f"--representative_data {path} is no .npz archive; write it with numpy.savez")
+        with archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"--representative_data {path} can not be read as an .npz archive: {error}") from error
+
+
+def _from_arrays(arrays: Mapping[str, Array], signature: SignatureDef, whose: str, path: str) -> tuple[Inputs, ...]:
+    """Cut the arrays into inputs of the signature's batch size."""
+    checked = {}
+    for name, info in sorted(signature.inputs.items()):
+        if name not in arrays:
+            there = ", ".join(sorted(arrays)) or "nothing"
+            raise InputError(f"--representative_data {path} has no array {name} for {whose}; it has: {there}")
+        checked[name] = _checked(arrays[name], info, f"array {name} of {path}")
+    rows = {name: len(value) for name, value in checked.items() if value.ndim}
+    if len(set(rows.values())) > 1:
+        raise InputError(f"the arrays of {path} differ in their number of rows: {rows}")
+    count = min(max(rows.values(), default=1), _MOST_ROWS)
+    batches = [info.tensor_shape.dim[0].size for info in signature.inputs.values() if info.tensor_shape.dim]
+    batch = max(batches, default=1)
+    step = batch if batch > 0 else max(min(count, _ROWS_PER_RUN), 1)
+    if count < step:
+        raise InputError(f"{path} has {count} rows, but {whose} takes {step} at once")
+    return tuple(
+        {name: value[start : start + step] if value.ndim else value for name, value in checked.items()}
+        for start in range(0, count - step + 1, step)
+    )
+
+
+def _checked(value: Array, info: TensorInfo, what: str) -> Array:
+    dtype = tf.as_dtype(info.dtype)
+    shape = tf.TensorShape(info.tensor_shape)
+    if not shape[1:].is_compatible_with(value.shape[1:]) or (shape.rank is not None and shape.rank != value.ndim):
+        raise InputError(f"{what} has shape {list(value.shape)}, but the input is {shape.as_list()}")
+    if dtype == tf.string:
+        return value.astype(object)
+    if not np.can_cast(value.dtype, dtype.as_numpy_dtype, "same_kind"):
+        raise InputError(f"{what} has dtype {value.dtype}, which is no {dtype.name}")
+    return value.astype(dtype.as_numpy_dtype)

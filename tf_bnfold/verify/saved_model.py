@@ -1,0 +1,137 @@
+"""Compare the folded graph with the SavedModel that it came from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import tensorflow as tf
+
+from tf_bnfold.formats.meta_graph import one_line
+from tf_bnfold.formats.model import Model, SignatureDef
+from tf_bnfold.verify.inner import Plan, constant_differences, inner_differences, make_plan
+from tf_bnfold.verify.nature import Reach
+from tf_bnfold.verify.original import Run, opened_original
+from tf_bnfold.verify.samples import Samples
+from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened
+from tf_bnfold.verify.tally import Tally
+from tf_bnfold.verify.values import Array, Comparison, Difference, NotVerified, difference
+
+WITH_ORIGINAL = "folded graph with the SavedModel"
+INNER = "inner tensors with those before folding"
+
+
+def verify_saved_model(
+    path: str, tags: Sequence[str], frozen: Model, folded: Model, samples: Samples | NotVerified, *, rtol: float = 1e-3
+) -> tuple[Comparison | NotVerified, Comparison | NotVerified]:
+    """Compare the folded graph with the SavedModel on disk, and all surviving inner tensors with those before folding.
+
+    An error is max|a-b| / max|b| over the values that are finite in the original. What lies behind a discontinuous op
+    (comparisons, ArgMax, Round, FakeQuant, ...) is judged by its error too, unless that op decided otherwise in the two
+    runs, or could not be watched: then the share that differs is told and does not fail. What is random or stateful is
+    not compared.
+
+    Args:
+      path: The SavedModel that `frozen` was loaded from.
+      tags: Its tags.
+      frozen: The model before folding.
+      folded: The model after folding.
+      samples: Inputs, from `make_samples`.
+      rtol: The error to accept in float32; for float16 and bfloat16 it is at least 16 roundings of the dtype.
+
+    Returns:
+      What was found for the outputs, and for the inner tensors.
+    """
+    if isinstance(samples, NotVerified):
+        reason = f"{samples.compared}: {samples.reason}"
+        return NotVerified(WITH_ORIGINAL, reason), NotVerified(INNER, reason)
+    outputs, inner = Tally(WITH_ORIGINAL), Tally(INNER)
+    inner.add(constant_differences(frozen.graph_def, folded.graph_def))
+    try:
+        with opened_original(path, tags) as original:
+            for keys in _same_tensors(folded.signatures):
+                _Comparing(keys, frozen, folded, original, outputs, inner).run(samples[keys[0]], rtol)
+    except (tf.errors.OpError, ValueError, TypeError) as error:
+        reason = f"the SavedModel can not run here: {one_line(error)}"
+        return NotVerified(WITH_ORIGINAL, reason), NotVerified(INNER, reason)
+    return outputs.finding("every output is random or stateful"), inner.finding("no name survives folding")
+
+
+def _same_tensors(signatures: Mapping[str, SignatureDef]) -> list[tuple[str, ...]]:
+    """Group the keys of signatures that name the same tensors, so that these run once."""
+    groups: dict[tuple[bytes, ...], tuple[str, ...]] = {}
+    for key, signature in signatures.items():
+        infos = sorted([*signature.inputs.items(), *signature.outputs.items()], key=lambda item: item[0])
+        tensors = tuple(name.encode() + info.SerializeToString(deterministic=True) for name, info in infos)
+        groups[tensors] = (*groups.get(tensors, ()), key)
+    return list(groups.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Comparing:
+    """One signature, or several that share their tensors, and where its differences go."""
+
+    keys: tuple[str, ...]
+    frozen: Model
+    folded: Model
+    original: Run
+    outputs: Tally
+    inner: Tally
+
+    def run(self, samples: Sequence[Inputs], rtol: float) -> None:
+        signature = self.folded.signatures[self.keys[0]]
+        fetches = fetches_of(signature)
+        feeds = feeds_of(signature, samples[0])
+        with opened(self.frozen, feeds) as frozen, contextlib.ExitStack() as stack:
+            plan = make_plan(self.frozen, self.folded, signature, frozen, rtol)
+            self.inner.skipped += plan.skipped
+            self.outputs.skipped += len(self.keys) * sum(tensor in plan.unrepeatable for tensor in fetches.values())
+            try:
+                folded = stack.enter_context(opened(self.folded, feeds))
+            except (tf.errors.OpError, ValueError):  # an invalid graph
+                folded = None
+            for inputs in samples:
+                self._run_sample(inputs, plan, frozen, folded)
+
+    def _run_sample(self, inputs: Inputs, plan: Plan, frozen: Runner, folded: Runner | None) -> None:
+        signature = self.folded.signatures[self.keys[0]]
+        fetches = fetches_of(signature)
+        feeds = feeds_of(signature, inputs)
+        try:
+            expected = {key: self.original(key, inputs) for key in self.keys}
+        except tf.errors.OpError as error:  # it may refuse an input, say an index out of range
+            self.outputs.refusal = self.inner.refusal = f"the SavedModel can not take the inputs: {one_line(error)}"
+            return
+        self.outputs.samples += 1
+        self.inner.samples += 1
+        found: dict[str, Array] = {}
+        doubtful = Reach(frozenset())
+        if folded is not None:
+            with contextlib.suppress(tf.errors.OpError):  # what the original can take, the folded graph must take
+                found = dict(zip(fetches, folded.run(list(fetches.values()), feeds), strict=True))
+                differences, doubtful = inner_differences(plan, frozen, folded, feeds)
+                self.inner.add(differences)
+        for key in self.keys:
+            self.outputs.add(dict(_differences(key, fetches, expected[key], found, plan, doubtful)))
+
+
+def _differences(
+    key: str,
+    fetches: Mapping[str, str],
+    expected: Mapping[str, Array],
+    found: Mapping[str, Array],
+    plan: Plan,
+    doubtful: Reach,
+) -> Iterator[tuple[str, Difference]]:
+    """Yield name and difference of each output that is repeatable; one that is missing differs by infinity."""
+    for name, tensor in fetches.items():
+        limit = plan.limit(tensor)
+        if tensor in plan.unrepeatable:
+            continue
+        if name not in found:
+            yield f"{key}: {name}", Difference(math.inf, 1.0, limit)
+            continue
+        each = difference(found[name], expected[name], limit)
+        yield f"{key}: {name}", each.told(decided_otherwise=tensor in doubtful)

@@ -1,0 +1,75 @@
+"""Run a Model in a session."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
+
+from tf_bnfold.formats.input_shapes import with_placeholder_shapes
+from tf_bnfold.formats.model import Model, SignatureDef, node_name, tensor_names
+from tf_bnfold.formats.quiet import quiet
+from tf_bnfold.verify.values import Array
+
+Inputs = Mapping[str, Array]  # one array per input name of a signature
+
+
+def plain_config() -> Any:
+    """Return a configuration without graph optimizers: they cost time, and would run the two graphs differently."""
+    config = config_pb2.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    config.graph_options.optimizer_options.opt_level = config_pb2.OptimizerOptions.L0
+    return config
+
+
+class Runner:
+    """A Model in an open session."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def run(self, tensors: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """Return the values of the tensors. Raises tf.errors.OpError where the graph can't take the feeds."""
+        return [np.asarray(value) for value in self._session.run(list(tensors), dict(feeds))]
+
+    def shapes(self, nodes: Sequence[str]) -> dict[str, list[tuple[Any, tf.TensorShape]]]:
+        """Return dtype and inferred shape of each output of the nodes."""
+        graph = self._session.graph
+        return {
+            name: [(output.dtype, output.shape) for output in graph.get_operation_by_name(name).outputs]
+            for name in nodes
+        }
+
+
+@contextlib.contextmanager
+def opened(model: Model, feeds: Mapping[str, Array] | None = None) -> Iterator[Runner]:
+    """Open a session over the model's graph, with its tables initialised.
+
+    Args:
+      model: The model.
+      feeds: What will be fed, by tensor; the shapes are inferred from these.
+    """
+    shapes = {node_name(name): tf.TensorShape(value.shape).as_proto() for name, value in (feeds or {}).items()}
+    with tf.Graph().as_default(), quiet(), tf.compat.v1.Session(config=plain_config()) as session:
+        tf.graph_util.import_graph_def(with_placeholder_shapes(model.graph_def, shapes), name="")
+        if model.init_op:
+            session.run(model.init_op, {asset.tensor_name: asset.path for asset in model.assets})
+        yield Runner(session)
+
+
+def feeds_of(signature: SignatureDef, inputs: Inputs) -> dict[str, Array]:
+    """Map input tensors to arrays."""
+    return {signature.inputs[name].name: value for name, value in inputs.items()}
+
+
+def fetches_of(signature: SignatureDef) -> dict[str, str]:
+    """Map output names to tensors; a sparse or composite output has one entry per component."""
+    fetches = {}
+    for key in sorted(signature.outputs):
+        names = list(tensor_names(signature.outputs[key]))
+        fetches.update({key if len(names) == 1 else f"{key}[{index}]": name for index, name in enumerate(names)})
+    return fetches

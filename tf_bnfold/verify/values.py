@@ -1,0 +1,171 @@
+"""What verification finds, as values, and how it judges them. Knows numpy only."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tf_bnfold.errors import VerificationError
+
+Array = npt.NDArray[np.generic]
+
+# Two correct runs may differ by this many roundings of the coarsest dtype on the way. Roundings of n ops in a row add
+# up like a random walk, to the square root of n: this allows for 256 ops. For float32 it is far below a sensible rtol.
+_ROUNDINGS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """How far one tensor is from its original.
+
+    Attributes:
+      error: max|a-b| / max|b| over the values that are finite in the original, inf for a new NaN or infinity; None where
+        the error is not to be judged.
+      share: Share of the elements that differ: integers at all, floats by more than the limit.
+      limit: The error that is accepted.
+    """
+
+    error: float | None
+    share: float
+    limit: float
+
+    @property
+    def failed(self) -> bool:
+        """Tell whether it differs more than it may."""
+        return self.error is not None and not self.error <= self.limit
+
+    def told(self, *, decided_otherwise: bool) -> Difference:
+        """Return what is told of it: the share where a discontinuous op before it decided otherwise, else the error."""
+        return dataclasses.replace(self, error=None) if decided_otherwise else dataclasses.replace(self, share=0.0)
+
+    def with_run(self, other: Difference) -> Difference:
+        """Return the worse of two runs, in error and in share."""
+        errors = [error for error in (self.error, other.error) if error is not None]
+        return Difference(max(errors, default=None), max(self.share, other.share), self.limit)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What one comparison found.
+
+    Attributes:
+      compared: What was compared with what.
+      tensors: The largest difference by name: `signature: output` for outputs, names of graph tensors for inner ones.
+      samples: Number of runs.
+      skipped: Number of tensors that were not compared, because they are random, stateful or too large.
+    """
+
+    compared: str
+    tensors: Mapping[str, Difference]
+    samples: int
+    skipped: int = 0
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Name the tensors that differ more than they may, in the order of the graph."""
+        return tuple(name for name, difference in self.tensors.items() if difference.failed)
+
+    @property
+    def worst(self) -> str:
+        """Name the tensor with the largest error of those that are judged by it, "" if there is none."""
+        judged = {name: each.error / each.limit for name, each in self.tensors.items() if each.error is not None}
+        return max(judged, key=lambda name: judged[name], default="")
+
+    @property
+    def error(self) -> float | None:
+        """Return the error of the worst tensor."""
+        return self.tensors[self.worst].error if self.worst else None
+
+    @property
+    def limit(self) -> float | None:
+        """Return the limit of the worst tensor."""
+        return self.tensors[self.worst].limit if self.worst else None
+
+    @property
+    def differing(self) -> Mapping[str, float]:
+        """Return the share of differing elements by tensor behind a discontinuous op that decided otherwise."""
+        return {name: each.share for name, each in self.tensors.items() if each.share}
+
+
+@dataclasses.dataclass(frozen=True)
+class NotVerified:
+    """A comparison that could not be made.
+
+    Attributes:
+      compared: What was to be compared with what.
+      reason: Why it could not.
+    """
+
+    compared: str
+    reason: str
+
+
+def require_verified(findings: Sequence[Comparison | NotVerified]) -> None:
+    """Raise for findings that fail, or else for one that could not be made.
+
+    Raises:
+      VerificationError: It names tensors, errors and limits, or the reason.
+    """
+    failed = [_failure(finding) for finding in findings if isinstance(finding, Comparison) and finding.failed]
+    if failed:
+        raise VerificationError(
+            f"verification failed, so nothing is written: {'; '.join(failed)}. "
+            "--keep leaves single batch norms alone, --rtol sets the limit"
+        )
+    for finding in findings:
+        if isinstance(finding, NotVerified):
+            raise VerificationError(
+                f"not verified, {finding.compared}: {finding.reason}; --noverify writes the result all the same"
+            )
+
+
+def _failure(finding: Comparison) -> str:
+    return (
+        f"{finding.compared}: {len(finding.failed)} of {len(finding.tensors)} tensors differ, first {finding.failed[0]}, "
+        f"most {finding.worst} by {finding.error:.2g}, more than {finding.limit:.2g}"
+    )
+
+
+def limit_for(dtype: npt.DTypeLike, rtol: float) -> float:
+    """Return the error to accept where the coarsest float dtype on the way is `dtype`: rtol or 16 roundings."""
+    return max(rtol, _ROUNDINGS * rounding(dtype))
+
+
+def rounding(dtype: npt.DTypeLike) -> float:
+    """Return the distance from 1 to the next number of a float dtype, 0 for other dtypes."""
+    kind = np.dtype(dtype)
+    if kind.name == "bfloat16":
+        return 2.0**-7
+    return float(np.finfo(kind).eps) if kind.kind in "fc" else 0.0
+
+
+def difference(result: Array, original: Array, limit: float) -> Difference:
+    """Measure how far a result is from its original.
+
+    Args:
+      result: The value found, any dtype.
+      original: The value expected, same dtype.
+      limit: The error that is accepted.
+
+    Returns:
+      The difference. Shapes that differ are an infinite error.
+    """
+    if result.shape != original.shape:
+        return Difference(math.inf, 1.0, limit)
+    if not original.size:
+        return Difference(0.0, 0.0, limit)
+    if rounding(original.dtype) == 0.0:
+        share = float(np.mean(result != original))
+        return Difference(math.inf if share else 0.0, share, limit)
+    wide = np.complex128 if original.dtype.kind == "c" else np.float64
+    a, b = result.astype(wide), original.astype(wide)
+    finite = np.isfinite(b)
+    scale = float(np.max(np.abs(b), where=finite, initial=0.0)) or 1.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance = np.abs(a - b)
+    distance = np.where(finite, np.where(np.isfinite(a), distance, math.inf), 0.0)
+    return Difference(float(distance.max()) / scale, float(np.mean(distance > limit * scale)), limit)
