@@ -34,7 +34,7 @@ setup(
         "onnx": ONNX,
         "keras2": KERAS2,
         "report": [],  # the forms of the report so far need nothing beyond the standard library
-        "test": [*KERAS2, "pytest", "pytest-cov", "hypothesis", "ruff", "mypy", "types-protobuf"],
+        "test": [*KERAS2, "pytest", "pytest-cov", "hypothesis", "ruff~=0.17.0", "mypy~=2.4", "types-protobuf"],
     },
     entry_points={"console_scripts": ["tf_bnfold=tf_bnfold.cli:main"]},
 )

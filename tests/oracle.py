@@ -14,7 +14,7 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 _FLOATS = {tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum, tf.float32.as_datatype_enum}
 _DOUBLE = tf.float64.as_datatype_enum
-_TYPE_ATTRS = ("T", "dtype", "DstT", "SrcT", "U", "Tparams", "output_type", "Tin", "Tout", "out_type")
+_TYPE_ATTRS = ("T", "dtype", "DstT", "SrcT", "U", "Tparams", "output_type", "Tin", "Tout", "out_type", "Ta", "Tb")
 
 
 def to_float64(graph_def: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
@@ -92,6 +92,8 @@ def _widen(node: node_def_pb2.NodeDef) -> None:
     for name in _TYPE_ATTRS:
         if name in node.attr and node.attr[name].type in _FLOATS:
             node.attr[name].type = _DOUBLE
+        types = node.attr[name].list.type if name in node.attr else []
+        types[:] = [_DOUBLE if item in _FLOATS else item for item in types]
     if node.op == "Const" and node.attr["value"].tensor.dtype in _FLOATS:
         array = tf.make_ndarray(node.attr["value"].tensor).astype(np.float64)
         node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
@@ -196,7 +198,7 @@ def _conv_transpose(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.T
     y = _last(y, layout)
     if layout.startswith("NC"):
         sizes = tf.gather(sizes, [0, *range(2, rank), 1])
-    static = tf.get_static_value(sizes)
+    static = tf.get_static_value(inputs[0])
     strides = _spatial(list(node.attr["strides"].list.i), layout)
     padding = node.attr["padding"].s.decode()
     if node.op == "DepthwiseConv2dNativeBackpropInput":
@@ -212,7 +214,7 @@ def _conv_transpose(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.T
             for c in range(channels)
         ]
         return _back(tf.concat(pieces, -1), layout)
-    groups = int(static[-1]) // w.shape[-2] if static is not None else 1
+    groups = int(static[1 if layout.startswith("NC") else -1]) // w.shape[-2] if static is not None else 1
     flat = list(node.attr["explicit_paddings"].list.i)
     part_sizes = tf.concat([sizes[:-1], [w.shape[-2]]], 0)
     pieces = []
@@ -261,6 +263,11 @@ def _pool(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.Tensor:
     x = _last(x, layout)
     kernel, strides = (_spatial(list(node.attr[name].list.i), layout) for name in ("ksize", "strides"))
     padding = node.attr["padding"].s.decode()
+    if padding == "EXPLICIT":
+        flat = list(node.attr["explicit_paddings"].list.i)
+        pairs = [flat[2 * i : 2 * i + 2] for i in range(len(flat) // 2)]
+        pairs = pairs[2:] if layout.startswith("NC") else pairs[1:-1]
+        x, padding = tf.pad(x, [[0, 0], *pairs, [0, 0]], constant_values=-np.inf), "VALID"
     if node.op == "AvgPool3D":
         return _back(_mean_of_windows(x, kernel, strides, padding), layout)
     kind = "MAX" if node.op.startswith("Max") else "AVG"
@@ -311,6 +318,27 @@ def _leaky(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.Tensor:
     return tf.where(inputs[0] > 0, inputs[0], alpha * inputs[0])
 
 
+def _cast(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.Tensor:
+    """Values are not rounded, since the oracle is free of rounding; constants that are stored rounded are."""
+    narrow, wide = tf.dtypes.as_dtype(node.attr["DstT"].type), inputs[0]
+    if not narrow.is_floating:
+        return tf.cast(wide, narrow)
+    stored = tf.get_static_value(wide)
+    if stored is None:
+        return tf.cast(wide, tf.float64)
+    return tf.constant(stored.astype(narrow.as_numpy_dtype).astype(np.float64))
+
+
+def _in_float32(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.Tensor:
+    """A rounding op that has no float64: what it rounds to are float32's numbers anyhow."""
+    narrow = [tf.cast(x, tf.float32) for x in inputs]
+    copy = node_def_pb2.NodeDef()
+    copy.CopyFrom(node)
+    copy.name = "narrow"
+    copy.input[:] = [f"in{i}:0" for i in range(len(inputs))]
+    return tf.cast(_import_one(copy, narrow)[0], tf.float64)
+
+
 _RULES: dict[str, Callable[[node_def_pb2.NodeDef, list[tf.Tensor]], tf.Tensor | list[tf.Tensor]]] = {
     "Conv2D": _conv,
     "Conv3D": _conv,
@@ -333,4 +361,8 @@ _RULES: dict[str, Callable[[node_def_pb2.NodeDef, list[tf.Tensor]], tf.Tensor | 
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _depth_to_space,
     "LeakyRelu": _leaky,
+    "Cast": _cast,
+    "FakeQuantWithMinMaxArgs": _in_float32,
+    "FakeQuantWithMinMaxVars": _in_float32,
+    "FakeQuantWithMinMaxVarsPerChannel": _in_float32,
 }

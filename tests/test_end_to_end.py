@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +78,16 @@ def test_the_whole_command(keras_saved_model, tmp_path):
     scale = np.abs(expected).max()
     assert np.abs(from_folded - expected).max() < 1e-5 * scale
     assert np.abs(from_tflite - expected).max() < 1e-5 * scale
+
+
+def test_the_python_of_the_readme_runs(keras_saved_model, tmp_path, pytestconfig, monkeypatch):
+    readme = (pytestconfig.rootpath / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (tmp_path / "my_model").symlink_to(keras_saved_model)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert (tmp_path / "my_model.tflite").stat().st_size == names["report"].result.tflite.bytes
 
 
 def test_the_same_input_gives_the_same_bytes(keras_saved_model, tmp_path, pipeline):

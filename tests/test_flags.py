@@ -49,6 +49,16 @@ def test_every_flag_arrives():
     assert ask("--saved_model=m", "--dry_run", "--noverify").options.verify is False
 
 
+def test_a_report_is_output_enough():
+    assert ask("--saved_model=m", "--report=r.json").report == "r.json"
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert ask("--saved_model=~/m", "--tflite=~/t").tflite == "/home/me/t"
+    assert ask("--saved_model=~/m", "--dry_run").saved_model == "/home/me/m"
+
+
 def test_every_option_has_a_flag():
     named = {flag.name for group in flags.GROUPS.values() for flag in group}
     assert {field.name for field in dataclasses.fields(Options)} <= named

@@ -228,7 +228,7 @@ TFLITE = [
         Row("62", lambda x=x: raw.AddV2(x=x(g.dense(g.placeholder(4, 3), 4)), y=g.const(4, 4)), left)
         for x, left in ((g.bias, "AddV2 BiasAdd MatMul"), (tf.identity, "AddV2 MatMul"))
     ],
-    Row("62", lambda: splat("AddV2", 4, 5)(g.dense(g.placeholder(4, 3))), DENSE),
+    Row("62", lambda: splat("AddV2", 4, 5)(g.dense(g.placeholder(4, 3))), "AddV2 MatMul"),
     *[Row("63", lambda shape=shape: raw.RealDiv(x=g.conv(g.image()), y=g.const(*shape)), "Conv2D") for shape in ((4,), (1, 1, 1, 4), ())],
     Row("63", lambda: raw.RealDiv(x=g.depthwise(g.image()), y=g.const(3)), "DepthwiseConv2dNative"),
     Row("64", lambda: scalar("Mul")(g.conv(g.image())), "Conv2D"),
@@ -283,7 +283,7 @@ INTEL_AND_TFJS = [
     Row("86", lambda: tf.nn.relu(vector("AddV2")(g.conv(g.image()))), "AddV2 Conv2D Relu"),
     Row("86", lambda: tf.nn.relu(vector("AddV2")(g.depthwise(g.image()))), "AddV2 DepthwiseConv2dNative Relu"),
     Row("86", lambda: tf.nn.relu(vector("AddV2")(g.dense(g.rows()))), "AddV2 MatMul Relu"),
-    Row("86", lambda: prelu(g.norm(g.conv(g.image()))), f"{CONV} AddV2 Mul Neg Neg Relu Relu", {"mul": Reason.NO_LAW}),
+    Row("86", lambda: prelu(g.norm(g.conv(g.image()))), f"{CONV} AddV2 Mul Neg Neg Relu Relu", {"mul": Reason.NEEDS_POSITIVE_SCALE}),
 ]
 
 

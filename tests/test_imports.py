@@ -39,7 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runner": {"outputs", "report", "targets", "worker", *VALUES},
     "cli": {"flags", "report", "runner", "table", "targets", "worker", *VALUES},
     "__main__": {"cli"},
-    "__init__": {"fold", "pipeline", "report", *VALUES},
+    "api": {"fold", "graph", "pipeline", "report", *VALUES},
+    "__init__": {"api", "report", *VALUES},
 }
 MAY_IMPORT_TENSORFLOW = {"graph", "formats", "verify"}
 
@@ -91,6 +92,10 @@ def test_imports_point_one_way(source):
 )
 def test_a_planted_fault_is_found(place, code):
     assert len(faults(PACKAGE / place, code)) == 1
+
+
+def test_every_folder_is_a_package_so_that_pip_installs_it():
+    assert [folder for folder in {source.parent for source in SOURCES} if not (folder / "__init__.py").exists()] == []
 
 
 def test_every_module_has_a_rule_and_every_rule_a_module():

@@ -39,6 +39,8 @@ def test_the_exit_codes_are_those_of_the_errors(readme):
 def test_its_links_and_make_targets_are_there(readme, pytestconfig):
     for link in re.findall(r"\]\(([^)]+)\)", readme):
         assert (pytestconfig.rootpath / link).exists(), link
+    for path in re.findall(r"`((?:tf_bnfold|tests|configs|docs)/[^`]*)`", readme):
+        assert (pytestconfig.rootpath / path).exists(), path
     makefile = (pytestconfig.rootpath / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"\bmake (demo|test\S*)", readme):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -99,6 +100,8 @@ GROUPS: Mapping[str, Sequence[Flag]] = {
     ),
 }
 
+_PATHS = ("saved_model", "tflite", "output_saved_model", "report", "representative_data")
+
 _EXAMPLES = """\
 Examples
   tf_bnfold --saved_model my_model --tflite my_model.tflite
@@ -157,9 +160,7 @@ def request(asked: Mapping[str, Any], command: Sequence[str]) -> Request:
     Raises:
       FlagError: when a value can't be right, or nothing is asked for.
     """
-    for name in ("saved_model", "tflite", "output_saved_model", "report", "representative_data"):
-        if asked[name].startswith("--"):
-            raise FlagError(f"--{name} has no value: {asked[name]!r} is read as one; give --{name}=... before it")
+    asked = {**asked, **{name: _path(name, asked[name]) for name in _PATHS}}
     if not asked["saved_model"]:
         raise FlagError("no input: give --saved_model DIR; --help shows examples")
     if not any(asked[name] for name in ("tflite", "output_saved_model", "report", "dry_run")):
@@ -180,6 +181,13 @@ def request(asked: Mapping[str, Any], command: Sequence[str]) -> Request:
         options=Options(**options),
         command=tuple(command),
     )
+
+
+def _path(name: str, value: str) -> str:
+    """Return the path with its ~ expanded, which shells do not do behind a "="."""
+    if value.startswith("--"):
+        raise FlagError(f"--{name} has no value: {value!r} is read as one; give --{name}=... before it")
+    return os.path.expanduser(value)
 
 
 def _check_values(asked: Mapping[str, Any]) -> None:

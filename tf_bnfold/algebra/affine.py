@@ -28,8 +28,11 @@ class Affine:
     @staticmethod
     def of(scale: npt.ArrayLike, offset: npt.ArrayLike) -> Affine:
         """Make an affine of anything that broadcasts to one vector."""
-        s, o = np.broadcast_arrays(np.atleast_1d(np.asarray(scale, np.float64)), np.asarray(offset, np.float64))
-        return Affine(s, o)
+        s, o = np.asarray(scale, np.float64), np.asarray(offset, np.float64)
+        if s.ndim == o.ndim == 1 and s.size == o.size:
+            return Affine(s, o)
+        shape = np.broadcast_shapes(s.shape, o.shape, (1,))
+        return Affine(*(v if v.shape == shape else np.broadcast_to(v, shape) for v in (s, o)))
 
     @staticmethod
     def identity(channels: int = 1) -> Affine:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tf_bnfold.fold import decide
 from tf_bnfold.fold.ledger import Ledger
 from tf_bnfold.fold.route import Scene
 from tf_bnfold.fold.sites import find_elements, find_sites
 from tf_bnfold.graph.export import to_graph_def
+from tf_bnfold.graph.graph import Node
 from tf_bnfold.graph.view import GraphDef, View
-from tf_bnfold.outcome import Outcome
+from tf_bnfold.outcome import Outcome, Status
+
+# Each pass folds something, or is the last one; real graphs need two.
+_MOST_PASSES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +51,63 @@ def fold_graph(
     Raises:
       InputError: The graph is broken, or a name is not in it.
     """
+    with _no_garbage_collection():
+        return _fold(graph_def, outputs, inputs, keep)
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Hold off the collector: a graph is many small objects that stay, and each look through them costs."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _fold(graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[str], keep: str) -> Folding:
     view = View.of(graph_def, outputs, inputs)
-    elements = find_elements(view)
-    sites = find_sites(view, elements)
     kept = frozenset(node for node in view.graph.nodes.values() if keep and re.search(keep, node.name))
-    scene = Scene(view, Ledger(view), elements, {node: site for site in sites for node in site.nodes}, kept)
-    outcomes = [decide.settle(scene, site) for site in sites]
+    scene = Scene(view, Ledger(view), find_elements(view), {}, kept)
+    outcomes = _settle_all(scene)
     scene.ledger.settle()
-    return Folding(to_graph_def(view.graph), tuple(outcomes))
+    return Folding(to_graph_def(view.graph), outcomes)
+
+
+def _settle_all(scene: Scene) -> tuple[Outcome, ...]:
+    """Settle every site; again while that changes something, since a fold may open the way of a site that stayed."""
+    outcomes: list[Outcome] = []
+    stays: dict[Node, list[int]] = {}  # by the node of a site that stays: the outcomes that it belongs to
+    for _ in range(_MOST_PASSES):
+        changed = False
+        sites = find_sites(scene.view, scene.elements)
+        scene.waiting.update({node: site for site in sites for node in site.nodes})
+        for site in sites:
+            earlier = [place for node in site.nodes for place in stays.pop(node, ())]
+            settled = decide.settle(scene, site)
+            changed = changed or settled.outcome.status is not Status.KEPT
+            if not earlier:
+                earlier = [len(outcomes)]
+                outcomes.append(settled.outcome)
+            elif settled.outcome.status is not Status.KEPT:
+                for place in earlier:
+                    outcomes[place] = _followed(outcomes[place], settled.outcome)
+            if settled.stays is not None:
+                stays[settled.stays] = earlier
+        if not changed or not stays:
+            break
+    return tuple(outcomes)
+
+
+def _followed(first: Outcome, then: Outcome) -> Outcome:
+    """What became of a site that stayed, wholly or in part, and of which a later look folded more."""
+    halves = first.status is Status.PARTLY and then.status in (Status.UP, Status.DOWN)
+    return dataclasses.replace(
+        first,
+        status=Status.HALVES if halves else then.status,
+        sinks=tuple(dict.fromkeys(first.sinks + then.sinks)),
+        route=tuple(dict.fromkeys(first.route + then.route)),
+        refusal=then.refusal,
+    )

@@ -41,7 +41,15 @@ class Decision:
     refusal: Refusal | None = None
 
 
-def settle(scene: Scene, site: Site) -> Outcome:
+@dataclasses.dataclass(frozen=True)
+class Settled:
+    """What became of a site, and the node of it that stays, or None."""
+
+    outcome: Outcome
+    stays: Node | None
+
+
+def settle(scene: Scene, site: Site) -> Settled:
     """Decide what becomes of a site, change the graph accordingly and say so."""
     decision = _decide(scene, site)
     outcome = _outcome(site, decision)
@@ -50,13 +58,11 @@ def settle(scene: Scene, site: Site) -> Outcome:
     for node in site.nodes:
         scene.waiting.pop(node, None)
     if decision.status is Status.KEPT:
-        if site.is_merged:
-            edits.rewrite(scene, site)
-    elif decision.stays is None:
-        edits.bypass(scene, site, carries_value=not decision.changes_value)
-    else:
-        edits.replace(scene, site, decision.stays, changes_value=decision.changes_value)
-    return outcome
+        return Settled(outcome, edits.rewrite(scene, site) if site.is_merged else site.output)
+    if decision.stays is not None:
+        return Settled(outcome, edits.replace(scene, site, decision.stays, changes_value=decision.changes_value))
+    edits.bypass(scene, site, carries_value=not decision.changes_value)
+    return Settled(outcome, None)
 
 
 def _decide(scene: Scene, site: Site) -> Decision:

@@ -16,7 +16,7 @@ from tf_bnfold.fold.route import AdaptConstant, After, Before, Edit, Merge, Scen
 from tf_bnfold.fold.sinks import Sink
 from tf_bnfold.fold.sites import Element, Role, Site, read_element
 from tf_bnfold.graph import attributes
-from tf_bnfold.graph.graph import Graph, Node, Tensor, Use, new_node
+from tf_bnfold.graph.graph import Graph, Node, Tensor, Use, controls_of_constant, new_node
 
 _NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 
@@ -70,7 +70,7 @@ def bypass(scene: Scene, site: Site, *, carries_value: bool) -> None:
     """
     graph = scene.view.graph
     output, source = site.output, site.first.data
-    controls = [control for node in site.nodes for control in node.controls]
+    controls = [control for control in _controls(site) if not graph.waits_for(source.node, control)]
     single = not any(uses for index, uses in source.node.readers.items() if index > 0) and source.index == 0
     takes_name = carries_value and single and source.node.carries is None and not graph.is_fetched(source.node)
     if controls or (graph.is_fetched(output) and not takes_name):
@@ -82,12 +82,15 @@ def bypass(scene: Scene, site: Site, *, carries_value: bool) -> None:
     _remove(graph, site, source.node)
 
 
-def rewrite(scene: Scene, site: Site) -> None:
-    """Write a site that stays with what has been merged into it, in no more ops than it had."""
+def rewrite(scene: Scene, site: Site) -> Node:
+    """Write a site that stays with what has been merged into it, in no more ops than it had.
+
+    Returns:
+      The node that computes the value now.
+    """
     node = site.first.node
     if node.op not in _NORMS:
-        replace(scene, site, site.affine, changes_value=False)
-        return
+        return replace(scene, site, site.affine, changes_value=False)
     # A mean of zero, and gamma and beta that make the affine: nothing cancels.
     variance = scene.view.constants.value(node.inputs[4])
     assert variance is not None, node.name
@@ -95,6 +98,7 @@ def rewrite(scene: Scene, site: Site) -> None:
     scale, offset = (np.broadcast_to(v, root.shape) for v in (site.affine.scale, site.affine.offset))
     for port, array in ((1, scale * root), (2, offset), (3, np.zeros_like(root))):
         _set_constant(scene, Use(node, port), array)
+    return node
 
 
 def replace(scene: Scene, site: Site, affine: Affine, *, changes_value: bool) -> Node:
@@ -110,7 +114,6 @@ def replace(scene: Scene, site: Site, affine: Affine, *, changes_value: bool) ->
       The node that computes the value now.
     """
     graph, output, source = scene.view.graph, site.output, site.first.data
-    control_inputs = [control for node in site.nodes for control in node.controls]
     node, stays = output, source
     parts = [("Mul", affine.scale)] if not affine.has_unit_scale else []
     parts += [("AddV2", affine.offset)] if not affine.has_zero_offset or not parts else []
@@ -131,8 +134,9 @@ def replace(scene: Scene, site: Site, affine: Affine, *, changes_value: bool) ->
     graph.redirect(Tensor(output, 0), stays)
     if not changes_value:
         graph.hand_over(output, node)
-    for control in control_inputs:
-        graph.add_control(node, control)
+    for control in _controls(site):
+        if not graph.waits_for(node, control):
+            graph.add_control(node, control)
     _remove(graph, site, node)
     return node
 
@@ -153,6 +157,16 @@ def _set_constant(scene: Scene, use: Use, array: Array) -> None:
         element = read_element(scene.view, use.node)
         assert element is not None, use.node.name
         scene.elements[use.node] = element
+
+
+def _controls(site: Site) -> list[Node]:
+    """What the site, or a constant that it reads, waits for."""
+    controls = [control for node in site.nodes for control in node.controls]
+    for element in site.elements:
+        for port, tensor in enumerate(element.node.inputs):
+            if port != element.port and tensor.node.op != "Placeholder":
+                controls.extend(controls_of_constant(tensor.node))
+    return controls
 
 
 def _operand(site: Site) -> Tensor:

@@ -127,13 +127,13 @@ def read_element(view: View, node: Node) -> Element | None:
 
 def find_sites(view: View, elements: dict[Node, Element]) -> list[Site]:
     """The sites of a graph, in topological order. A linear op's own bias is none."""
-    followers = {
-        node: link for node, element in elements.items() if (link := _link(view, elements, element)) is not None
-    }
+    live = [element for node, element in elements.items() if not view.graph.is_removed(node)]
+    links = [(element.node, _link(view, elements, element)) for element in live]
+    followers = {node: link for node, link in links if link is not None}
     inner = {element.node for element, _ in followers.values()}
     sites: list[Site] = []
-    for node, element in elements.items():
-        if node in inner:
+    for element in live:
+        if element.node in inner:
             continue
         chain = [element]
         aliases: dict[Node, list[Node]] = {}
@@ -156,10 +156,18 @@ def is_own_bias(view: View, element: Element) -> bool:
         producer = producer.inputs[0].node
     if not sinks.is_sink_op(producer):
         return False
+    return element.axis is None or element.axis == _channel_axis(view, producer, element)
+
+
+def _channel_axis(view: View, producer: Node, element: Element) -> int | None:
+    """The channel axis of a linear op's value as an element behind it sees it."""
     rank = view.shapes.rank(element.data)
-    is_direct = producer is element.data.node
-    channel = None if rank is None else geometry.channel_axis(producer, rank) if is_direct else rank - 1
-    return element.axis in (None, channel)
+    if rank is None or producer is not element.data.node:
+        return None if rank is None else rank - 1
+    if "data_format" in producer.proto.attr:
+        return geometry.channel_axis(producer, rank)
+    sink = sinks.sink_of(view, producer, axis_out=element.axis)
+    return rank - 1 if isinstance(sink, Refusal) else sink.axis_out
 
 
 def _link(view: View, elements: dict[Node, Element], element: Element) -> tuple[Element, list[Node]] | None:
@@ -269,12 +277,8 @@ def _norm(view: View, node: Node) -> Element | None:
     if len({v.size for v in (gamma, beta, mean, variance)}) != 1:
         return refuse(Reason.PARAMETERS_NOT_CONSTANT, "parameters of different sizes")
     epsilon = attributes.value(node, "epsilon")
-    rank = view.shapes.rank(node.inputs[0]) or _rank_of_layout(node)
+    rank = len(str(attributes.value(node, "data_format") or "NHWC"))
     return _finished_norm(node, gamma, beta, mean, variance, epsilon, geometry.channel_axis(node, rank))
-
-
-def _rank_of_layout(node: Node) -> int:
-    return len(str(attributes.value(node, "data_format") or "NHWC"))
 
 
 def _finished_norm(

@@ -33,7 +33,7 @@ def pull(view: View, node: Node, law: Law, port: int, output: int, placed: Place
     else:
         found = law.maps(port, output, None, axis) or ()
         candidates = [(m, m.pull_own(affine)) for m in found]
-    reason = Reason.UNKNOWN_SHAPE if not candidates else Reason.CHANNELS_DIFFER
+    reason = Reason.CHANNELS_DIFFER if candidates else _why_no_map(view, node, port, output)
     for channel_map, before in candidates:
         if before is None:
             continue
@@ -41,6 +41,14 @@ def pull(view: View, node: Node, law: Law, port: int, output: int, placed: Place
         if alone or all(_leaves(law, port, o, result) for o in others):
             return result
     return Refusal(reason, node.name)
+
+
+def _why_no_map(view: View, node: Node, port: int, output: int) -> Reason:
+    """Why no channel of an input belongs to the channels of an output."""
+    shapes = (view.shapes.of(node.inputs[port]), view.shapes.of(Tensor(node, output)))
+    # A free batch alone leaves every channel axis known.
+    unknown = any(shape is None or None in shape[1:] for shape in shapes)
+    return Reason.UNKNOWN_SHAPE if unknown else Reason.CHANNEL_AXIS
 
 
 def _leaves(law: Law, port: int, output: int, before: Placed) -> bool:

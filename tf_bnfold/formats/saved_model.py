@@ -27,6 +27,7 @@ from tf_bnfold.formats.model import Asset, GraphDef, Model, SignatureDef
 from tf_bnfold.formats.object_graph import assign_from_objects
 from tf_bnfold.formats.prune import pruned
 from tf_bnfold.formats.quiet import quiet
+from tf_bnfold.formats.session import plain_config
 from tf_bnfold.formats.share import share_equal_signatures
 
 
@@ -67,7 +68,7 @@ def load_saved_model(path: str, *, tags: Sequence[str] = ("serve",), signature_k
 
 def _frozen(model: Model, meta_graph: MetaGraphDef, path: str) -> Model:
     """Import the graph, restore its variables, run its init op, and freeze it."""
-    with tf.Graph().as_default(), quiet(), tf.compat.v1.Session() as session:
+    with tf.Graph().as_default(), quiet(), tf.compat.v1.Session(config=plain_config()) as session:
         saver = _imported(model.graph_def, meta_graph)
         if saver is not None:
             _restore(session, saver, path)

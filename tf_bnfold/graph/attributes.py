@@ -18,23 +18,23 @@ def value(node: Node, name: str) -> Any:
 
     None when neither the node nor the op has it.
     """
-    attr = node.proto.attr[name] if name in node.proto.attr else _default(node.op, name)
-    return None if attr is None else _plain(attr)
+    attr = node.proto.attr.get(name)
+    return _plain(attr) if attr is not None else _plain_default(node.op, name)
 
 
 def dtype(node: Node, index: int = 0) -> int:
     """The DataType of one output of a node, by its op definition; 0 (DT_INVALID) where that can't be told."""
-    arg = _output_arg(node.op, index)
-    if arg is None:
-        return 0
-    if arg.type_attr:
-        return int(value(node, arg.type_attr) or 0)
-    if arg.type_list_attr:
-        types = value(node, arg.type_list_attr) or []
+    attr_name, list_name, fixed = _output_type(node.op, index)
+    if attr_name:
+        attr = node.proto.attr.get(attr_name)
+        return int(attr.type) if attr is not None else int(value(node, attr_name) or 0)
+    if list_name:
+        types = value(node, list_name) or []
         return int(types[index]) if index < len(types) else 0
-    return int(arg.type)
+    return fixed
 
 
+@functools.cache
 def numpy_dtype(data_type: int) -> np.dtype[Any]:
     """The numpy dtype of a DataType (ml_dtypes' for bfloat16)."""
     result: np.dtype[Any] = np.dtype(dtypes.as_dtype(data_type).as_numpy_dtype)
@@ -68,8 +68,26 @@ def of(**values: Any) -> dict[str, attr_value_pb2.AttrValue]:
 
 def write_tensor(proto: node_def_pb2.NodeDef, array: Any, data_type: int) -> None:
     """Write an array into a Const's `value`, cast to its dtype."""
-    cast = np.ascontiguousarray(array).astype(numpy_dtype(data_type), copy=False).reshape(np.shape(array))
-    proto.attr["value"].tensor.CopyFrom(tensor_util.make_tensor_proto(cast))
+    cast = np.ascontiguousarray(array).astype(numpy_dtype(data_type), copy=False)
+    tensor = proto.attr["value"].tensor
+    tensor.dtype = data_type
+    for size in np.shape(array):
+        tensor.tensor_shape.dim.add().size = size
+    tensor.tensor_content = cast.tobytes()
+
+
+def read_tensor(proto: node_def_pb2.NodeDef) -> Any:
+    """Read a Const's `value` in the dtype in which it is stored.
+
+    Raises:
+      ValueError: Its bytes don't fit its shape.
+      TypeError: Its dtype has no numpy dtype.
+    """
+    tensor = proto.attr["value"].tensor
+    content = tensor.tensor_content
+    if not content:
+        return tensor_util.MakeNdarray(tensor)
+    return np.frombuffer(content, numpy_dtype(tensor.dtype)).reshape([dim.size for dim in tensor.tensor_shape.dim])
 
 
 def _plain(attr: attr_value_pb2.AttrValue) -> Any:
@@ -93,15 +111,21 @@ def _known(op: str) -> frozenset[str] | None:
 
 
 @functools.cache
-def _output_arg(op: str, index: int) -> Any:
-    """The definition of the output that `index` counts to; a list of outputs stands last."""
+def _output_type(op: str, index: int) -> tuple[str, str, int]:
+    """What tells the DataType of an output: an attribute, an attribute that is a list, or the op's definition."""
     definition = op_def_registry.get(op)
     if definition is None or not definition.output_arg:
-        return None
-    return definition.output_arg[min(index, len(definition.output_arg) - 1)]
+        return "", "", 0
+    arg = definition.output_arg[min(index, len(definition.output_arg) - 1)]  # a list of outputs stands last
+    return arg.type_attr, arg.type_list_attr, int(arg.type)
 
 
 @functools.cache
+def _plain_default(op: str, name: str) -> Any:
+    attr = _default(op, name)
+    return None if attr is None else _plain(attr)
+
+
 def _default(op: str, name: str) -> attr_value_pb2.AttrValue | None:
     definition = op_def_registry.get(op)
     if definition is None:

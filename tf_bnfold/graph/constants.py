@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tensorflow.python.framework import tensor_util
 
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Graph, Node, Tensor
@@ -150,7 +149,7 @@ class Constants:
 
     def _decode(self, node: Node) -> Array:
         self.decoded += 1
-        array: Array = tensor_util.MakeNdarray(node.proto.attr["value"].tensor)
+        array: Array = attributes.read_tensor(node.proto)
         return array
 
     def smallest_item(self, tensor: Tensor) -> int:

@@ -21,6 +21,7 @@ GraphDef: TypeAlias = graph_pb2.GraphDef
 # Ops that read the shape of a value and nothing else: they don't mind when the value changes.
 _SHAPE_READERS = frozenset({"Shape", "ShapeN", "Rank", "Size", "ZerosLike", "OnesLike"})
 
+_SHORT_LOOK = 64
 _LOOP_BACK = ("NextIteration", "RefNextIteration")
 
 
@@ -137,6 +138,19 @@ class Graph:
             node = self._heirs[node]
         return node
 
+    def waits_for(self, node: Node, control: Node) -> bool:
+        """Whether a node waits for another one, as far as a short look tells."""
+        pending, seen = [node], dict[Node, None]()
+        while pending and len(seen) < _SHORT_LOOK:
+            current = pending.pop()
+            if current is control:
+                return True
+            if current not in seen:
+                seen[current] = None
+                pending.extend(tensor.node for tensor in current.inputs)
+                pending.extend(current.controls)
+        return False
+
     # Edits.
 
     def set_input(self, node: Node, port: int, tensor: Tensor) -> None:
@@ -166,7 +180,7 @@ class Graph:
         node = Node(name, "Const", proto, carries=None)
         node.array = array
         self.add(node, (), near=near)
-        for control in _controls_of_constant(like.node):
+        for control in controls_of_constant(like.node):
             self.add_control(node, control)
         return Tensor(node, 0)
 
@@ -252,7 +266,7 @@ def new_node(name: str, op: str, carries: str | None, **attrs: attr_value_pb2.At
     return Node(name, op, proto, carries)
 
 
-def _controls_of_constant(node: Node) -> list[Node]:
+def controls_of_constant(node: Node) -> list[Node]:
     """What a constant, and the constants that it is computed from, wait for."""
     pending, seen = [node], dict[Node, None]()
     controls: list[Node] = []

@@ -10,7 +10,8 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from tf_bnfold.formats.quiet import quiet
-from tf_bnfold.verify.session import Inputs, feeds_of, fetches_of, plain_config
+from tf_bnfold.formats.session import plain_config
+from tf_bnfold.verify.session import Inputs, feeds_of, fetches_of
 from tf_bnfold.verify.values import Array
 
 Run = Callable[[str, Inputs], dict[str, Array]]  # signature key and inputs to output values by name

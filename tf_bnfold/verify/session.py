@@ -8,22 +8,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2
 
 from tf_bnfold.formats.input_shapes import with_placeholder_shapes
 from tf_bnfold.formats.model import Model, SignatureDef, node_name, tensor_names
 from tf_bnfold.formats.quiet import quiet
+from tf_bnfold.formats.session import plain_config
 from tf_bnfold.verify.values import Array
 
 Inputs = Mapping[str, Array]  # one array per input name of a signature
-
-
-def plain_config() -> Any:
-    """Return a configuration without graph optimizers: they cost time, and would run the two graphs differently."""
-    config = config_pb2.ConfigProto()
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
-    config.graph_options.optimizer_options.opt_level = config_pb2.OptimizerOptions.L0
-    return config
 
 
 class Runner:

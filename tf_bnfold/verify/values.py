@@ -16,6 +16,7 @@ Array = npt.NDArray[np.generic]
 # Two correct runs may differ by this many roundings of the coarsest dtype on the way. Roundings of n ops in a row add
 # up like a random walk, to the square root of n: this allows for 256 ops. For float32 it is far below a sensible rtol.
 _ROUNDINGS = 16
+_NOTHING = 1e-30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Difference:
     """How far one tensor is from its original.
 
     Attributes:
-      error: max|a-b| / max|b| over the values that are finite in the original, inf for a new NaN or infinity; None where
-        the error is not to be judged.
+      error: max|a-b| / max|b| over the values that are finite in the original, inf for a new NaN or infinity; None
+        where the error is not to be judged.
       share: Share of the elements that differ: integers at all, floats by more than the limit.
       limit: The error that is accepted.
     """
@@ -72,7 +73,11 @@ class Comparison:
     @property
     def worst(self) -> str:
         """Name the tensor with the largest error of those that are judged by it, "" if there is none."""
-        judged = {name: each.error / each.limit for name, each in self.tensors.items() if each.error is not None}
+        judged = {
+            name: each.error / max(each.limit, _NOTHING)
+            for name, each in self.tensors.items()
+            if each.error is not None
+        }
         return max(judged, key=lambda name: judged[name], default="")
 
     @property
@@ -125,8 +130,8 @@ def require_verified(findings: Sequence[Comparison | NotVerified]) -> None:
 
 def _failure(finding: Comparison) -> str:
     return (
-        f"{finding.compared}: {len(finding.failed)} of {len(finding.tensors)} tensors differ, first {finding.failed[0]}, "
-        f"most {finding.worst} by {finding.error:.2g}, more than {finding.limit:.2g}"
+        f"{finding.compared}: {len(finding.failed)} of {len(finding.tensors)} tensors differ, "
+        f"first {finding.failed[0]}, most {finding.worst} by {finding.error:.2g}, more than {finding.limit:.2g}"
     )
 
 

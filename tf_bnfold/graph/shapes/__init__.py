@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tf_bnfold.graph import attributes
 from tf_bnfold.graph.constants import Constants
 from tf_bnfold.graph.graph import Graph, Node, Tensor
-from tf_bnfold.graph.shapes import arithmetic, computed, moved
+from tf_bnfold.graph.shapes import arithmetic, computed, geometry, moved
 from tf_bnfold.graph.shapes.geometry import Dim, Elements, Shape, of_proto
 
 _RULES = computed.RULES | moved.RULES
@@ -36,6 +37,7 @@ _RANK_BY_OP = {
 }
 
 
+_KEEP_RANK = frozenset({"BiasAdd", "Relu", "Relu6", "LeakyRelu", "Identity"})
 _SOURCES = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 
 
@@ -55,16 +57,39 @@ class Shapes:
 
     def rank(self, tensor: Tensor) -> int | None:
         """The rank of a tensor, or None."""
-        known = _RANK_BY_OP.get(tensor.node.op)
-        if known is not None and tensor.index == 0:
+        node = tensor.node
+        while node.op in _KEEP_RANK and node not in self._shapes and not self._graph.is_fed(node):
+            node = node.inputs[0].node
+        known = _RANK_BY_OP.get(node.op)
+        if known is not None and tensor.index == 0 and not self._graph.is_fed(node):
             return known
         shape = self.of(tensor)
         return None if shape is None else len(shape)
 
     def dim(self, tensor: Tensor, axis: int) -> Dim:
         """One dimension of a tensor, or None."""
+        local = self._local_dim(tensor, axis)
+        if local is not None:
+            return local
         shape = self.of(tensor)
         return shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
+
+    def _local_dim(self, tensor: Tensor, axis: int) -> Dim:
+        """A dimension that the constants beside a value tell, without a look upstream."""
+        node = tensor.node
+        if node in self._shapes:
+            return None
+        while node.op in ("BiasAdd", "Relu", "Relu6", "Identity") and not self._graph.is_fed(node):
+            node = node.inputs[0].node
+        if node.op not in ("Conv2D", "MatMul") or self._graph.is_fed(node):
+            return None
+        weights = self.of(node.inputs[1])
+        if weights is None:
+            return None
+        if node.op == "MatMul":
+            columns = weights[0 if attributes.value(node, "transpose_b") else -1]
+            return columns if axis in (1, -1) else None
+        return weights[-1] if axis in (-1, 3) and geometry.channel_axis(node, 4) == 3 else None
 
     def elements(self, tensor: Tensor) -> Elements:
         """The elements of an integer tensor, as far as shape arithmetic tells them."""

@@ -1,0 +1,15 @@
+"""How graphs are run here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorflow.core.protobuf import config_pb2
+
+
+def plain_config() -> Any:
+    """Return a session configuration without graph optimizers: they cost time, and would run two graphs differently."""
+    config = config_pb2.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    config.graph_options.optimizer_options.opt_level = config_pb2.OptimizerOptions.L0
+    return config
