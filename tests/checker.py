@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 from oracle import to_float64
-from tensorflow.core.framework import graph_pb2
+from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 from tf_bnfold.fold import Folding, fold_graph
 from tf_bnfold.outcome import Status
@@ -17,6 +17,11 @@ from tf_bnfold.reasons import Reason
 
 # Ops that hold or steer and compute nothing; they are not counted.
 FREE = frozenset({"Const", "Placeholder", "Identity", "NoOp", "IdentityN", "Shape"})
+
+_LINEAR = frozenset(
+    "Conv2D Conv3D DepthwiseConv2dNative MatMul BatchMatMul BatchMatMulV2 BatchMatMulV3 Einsum Conv2DBackpropInput "
+    "Conv3DBackpropInputV2 DepthwiseConv2dNativeBackpropInput".split()
+)
 
 # Folding may not be worse than the original by more than this, in float64 against the float64 oracle: new constants
 # are stored in the graph's dtype.
@@ -242,11 +247,17 @@ def assert_never_more(original: graph_pb2.GraphDef, folded: graph_pb2.GraphDef, 
         assert _longest(folded, output) <= _longest(original, output), f"more ops on the way to {output}"
 
 
+def _is_linear_op(node: node_def_pb2.NodeDef | None) -> bool:
+    return node is not None and node.op in _LINEAR
+
+
 def _longest(graph_def: graph_pb2.GraphDef, output: str) -> int:
     nodes = {node.name: node for node in graph_def.node}
     length: dict[str, int] = {}
     for node in _ordered(graph_def, nodes):
         producers = [name.lstrip("^").split(":")[0] for name in node.input if not name.startswith("^")]
         counts = [length.get(name, 0) for name in producers]
-        length[node.name] = max(counts, default=0) + (node.op not in FREE)
+        # A bias right behind its linear op is a part of it: every runtime computes the two as one.
+        is_bias = node.op in ("BiasAdd", "AddV2") and any(_is_linear_op(nodes.get(name)) for name in producers)
+        length[node.name] = max(counts, default=0) + (node.op not in FREE and not is_bias)
     return length[output.split(":")[0]]

@@ -92,8 +92,9 @@ def _widen(node: node_def_pb2.NodeDef) -> None:
     for name in _TYPE_ATTRS:
         if name in node.attr and node.attr[name].type in _FLOATS:
             node.attr[name].type = _DOUBLE
-        types = node.attr[name].list.type if name in node.attr else []
-        types[:] = [_DOUBLE if item in _FLOATS else item for item in types]
+        if name in node.attr and node.attr[name].HasField("list"):
+            types = node.attr[name].list.type
+            types[:] = [_DOUBLE if item in _FLOATS else item for item in types]
     if node.op == "Const" and node.attr["value"].tensor.dtype in _FLOATS:
         array = tf.make_ndarray(node.attr["value"].tensor).astype(np.float64)
         node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
@@ -270,6 +271,8 @@ def _pool(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.Tensor:
         x, padding = tf.pad(x, [[0, 0], *pairs, [0, 0]], constant_values=-np.inf), "VALID"
     if node.op == "AvgPool3D":
         return _back(_mean_of_windows(x, kernel, strides, padding), layout)
+    if node.op == "MaxPool3D":
+        return _back(_largest_of_windows(x, kernel, strides, padding), layout)
     kind = "MAX" if node.op.startswith("Max") else "AVG"
     return _back(tf.nn.pool(x, kernel, kind, strides, padding), layout)
 
@@ -283,6 +286,19 @@ def _mean_of_windows(x: tf.Tensor, kernel: list[int], strides: list[int], paddin
 
     parts = [x[..., c : c + 1] for c in range(x.shape[-1])]
     return tf.concat([total(part) / total(tf.ones_like(part)) for part in parts], -1)
+
+
+def _largest_of_windows(x: tf.Tensor, kernel: list[int], strides: list[int], padding: str) -> tf.Tensor:
+    """The largest number that a window covers: one axis after the other, since the largest of largest is it."""
+    for axis, (reach, step) in enumerate(zip(kernel, strides, strict=True), start=1):
+        size = x.shape[axis]
+        count = -(-size // step) if padding == "SAME" else (size - reach) // step + 1
+        total = max((count - 1) * step + reach - size, 0) if padding == "SAME" else 0
+        pads = [[total // 2, total - total // 2] if i == axis else [0, 0] for i in range(x.shape.rank)]
+        padded = tf.pad(x, pads, constant_values=-np.inf)
+        taken = [tf.gather(padded, [step * i + tap for i in range(count)], axis=axis) for tap in range(reach)]
+        x = tf.reduce_max(tf.stack(taken), 0)
+    return x
 
 
 def _resize(method: str) -> Callable[[node_def_pb2.NodeDef, list[tf.Tensor]], tf.Tensor]:

@@ -12,7 +12,9 @@ import saved_models
 import tensorflow as tf
 
 from tf_bnfold.errors import InputError
+from tf_bnfold.formats import freeze
 from tf_bnfold.formats.saved_model import load_saved_model, save_saved_model
+from tf_bnfold.verify import NotVerified, make_samples
 
 KWS = pathlib.Path(__file__).parents[2] / "shared" / "models" / "kws_ds_cnn"
 IMAGE = {"image": np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)}
@@ -66,6 +68,10 @@ def test_keras3_signatures_share_one_computation(keras3):
     assert serve.outputs["output_0"].name == default.outputs["output_0"].name
     assert serve.inputs["image"].name == default.inputs["image"].name == "serving_default_image:0"
     assert model.init_op == ""
+    assert model.notes == (
+        "Signature serve computes what serving_default does, so the two share their nodes, "
+        "and a .tflite has serving_default only.",
+    )
     for key in model.signatures:
         assert_same(saved_models.run_model(model, key, IMAGE), saved_models.run_original(keras3, key, IMAGE))
 
@@ -351,3 +357,69 @@ def test_a_reference_variable_that_inference_changes_is_named(folder):
         v1.saved_model.simple_save(session, path, {"x": x}, {"y": v1.assign_add(count, x)})
     with pytest.raises(InputError, match="variable count is not only read: AssignAdd "):
         load_saved_model(path)
+
+
+def test_a_variable_without_a_value_is_named(folder):
+    v1 = tf.compat.v1
+    path = str(folder / "half_saved")
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [], name="x")
+        saved, lost = (v1.get_variable(name, [], use_resource=True) for name in ("saved", "lost"))
+        session.run(v1.global_variables_initializer())
+        builder = v1.saved_model.Builder(path)
+        signature = v1.saved_model.predict_signature_def({"x": x}, {"y": x * saved * lost})
+        builder.add_meta_graph_and_variables(
+            session, ["serve"], signature_def_map={"serving_default": signature}, saver=v1.train.Saver([saved])
+        )
+        builder.save()
+    with pytest.raises(InputError, match="variable lost has no value in the checkpoint"):
+        load_saved_model(path)
+
+
+def test_more_than_a_graph_can_hold_is_refused(tf1, monkeypatch):
+    monkeypatch.setattr(freeze, "_LIMIT", 63)  # weights [3, 4] and scale [4] of float32 are 64 bytes
+    with pytest.raises(InputError, match="the variables hold 64 bytes, more than the 63"):
+        load_saved_model(tf1)
+
+
+def test_other_reads_of_variables_are_frozen(folder):
+    from tensorflow.python.ops import gen_resource_variable_ops
+
+    table = tf.Variable(np.arange(6.0).reshape(3, 2), dtype=tf.float32)
+
+    def call(index):
+        shape = gen_resource_variable_ops.variable_shape(table.handle, out_type=tf.int32)
+        return {"picked": tf.gather_nd(table, index), "shape": shape}
+
+    path = saved_models.saved(
+        str(folder / "reads"), call, tf.TensorSpec([1, 2], tf.int32, name="index"), variables=[table]
+    )
+    model = load_saved_model(path)
+    assert {"GatherNd", "Shape"} <= set(saved_models.ops(model.graph_def))
+    found = saved_models.run_model(model, "serving_default", {"index": np.array([[2, 1]], np.int32)})
+    np.testing.assert_array_equal(found["picked"], [5])
+    np.testing.assert_array_equal(found["shape"], [3, 2])
+
+
+def test_sparse_inputs_are_kept(folder):
+    v1 = tf.compat.v1
+    path = str(folder / "sparse")
+    with tf.Graph().as_default(), v1.Session() as session:
+        sparse = v1.sparse_placeholder(tf.float32, [None, 3], name="x")
+        info = v1.saved_model.build_tensor_info
+        signature = v1.saved_model.build_signature_def(
+            {"x": info(sparse)}, {"y": info(tf.sparse.to_dense(sparse))}, "predict"
+        )
+        builder = v1.saved_model.Builder(path)
+        builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map={"serving_default": signature})
+        builder.save()
+    model = load_saved_model(path)
+    assert {"x/values:0", "x/indices:0"} <= set(model.inputs())
+    assert isinstance(make_samples(model), NotVerified)
+
+
+def test_an_init_op_that_fails_is_named(lookup, folder):
+    copy = broken(lookup, folder, "doubled_word")
+    (copy / "assets" / "vocabulary.txt").write_text("same\nsame\n")
+    with pytest.raises(InputError, match=r"the init op NoOp of .* fails: .*same"):
+        load_saved_model(str(copy))

@@ -15,6 +15,7 @@ from tf_bnfold import verify
 from tf_bnfold.errors import InputError, VerificationError
 from tf_bnfold.formats.saved_model import load_saved_model
 from tf_bnfold.formats.tflite import convert_to_tflite
+from tf_bnfold.verify.inner import _batches, _thinned
 from tf_bnfold.verify.nature import changeable_nodes, coarsest_dtype, conditional_tensors, deciding_nodes
 from tf_bnfold.verify.samples import make_samples
 from tf_bnfold.verify.values import Comparison, Difference, NotVerified, difference, limit_for
@@ -500,3 +501,65 @@ def test_coarsest_dtype_counts_the_insides_of_functions():
     assert coarsest("behind:0") == tf.bfloat16
     assert coarsest("half:0") == tf.float16
     assert coarsest("fine:0") == tf.float32
+
+
+def test_a_name_whose_op_changed_is_compared(folder):
+    """The node that carries a batch norm's value after folding has its name, whatever op it is."""
+    path = saved_models.keras2(str(folder / "renamed"))
+    frozen = load_saved_model(path)
+    graph_def = type(frozen.graph_def)()
+    graph_def.CopyFrom(frozen.graph_def)
+    norm = next(node for node in graph_def.node if node.op == "FusedBatchNormV3")
+    data = norm.input[0]
+    norm.Clear()
+    norm.name = next(node.name for node in frozen.graph_def.node if node.op == "FusedBatchNormV3")
+    norm.op = "Identity"
+    norm.input.append(data)
+    norm.attr["T"].type = 1
+    findings = verify.verify_saved_model(path, frozen.tags, frozen, frozen.with_graph(graph_def), make_samples(frozen))
+    assert findings[1].failed[0] == f"{norm.name}:0"
+
+
+def test_huge_graphs_are_thinned_but_decisions_are_watched():
+    names = [f"node{index}:0" for index in range(100)]
+    kept = _thinned(names, frozenset({"node55"}), most=10)
+    assert kept == [f"node{index}:0" for index in (0, 10, 20, 30, 40, 50, 55, 60, 70, 80, 90)]
+    assert _thinned(names, frozenset(), most=100) == names
+
+
+def test_values_are_held_in_batches_below_the_bound():
+    sizes = {"a:0": 2**27, "b:0": 2**27, "c:0": 1, "d:0": 2**28}
+    assert list(_batches(sizes)) == [("a:0", "b:0"), ("c:0",), ("d:0",)]
+
+
+def test_inputs_that_the_original_refuses_are_left_out(folder):
+    table = tf.Variable(np.arange(20.0), dtype=tf.float32)
+    path = saved_models.saved(
+        str(folder / "refuses"),
+        lambda x: {"y": tf.gather(table, tf.cast(tf.abs(x), tf.int32))},
+        tf.TensorSpec([8], name="x"),
+        variables=[table],
+    )
+    findings = compare(path, lambda frozen: frozen)
+    verify.require_verified(findings)
+    assert findings[0].samples == 2  # without the inputs around 30
+
+
+def test_ops_without_a_kernel_here_are_not_verified(folder):
+    def call(x):
+        size = tf.raw_ops.CudnnRNNParamsSize(num_layers=1, num_units=1, input_size=1, T=tf.float32, S=tf.int32)
+        return {"y": x + tf.cast(size, tf.float32)}
+
+    path = saved_models.saved(str(folder / "kernel"), call, tf.TensorSpec([1], name="x"))
+    frozen = load_saved_model(path)
+    assert "No OpKernel was registered" in make_samples(frozen).reason
+    samples = make_samples(frozen, npz(folder, "kernel", x=np.ones(1, np.float32)))
+    findings = verify.verify_saved_model(path, frozen.tags, frozen, frozen, samples)
+    with pytest.raises(VerificationError, match=r"the SavedModel can not take the inputs: .*No OpKernel") as caught:
+        verify.require_verified(findings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_tflite_is_not_verified(keras3):
+    model = load_saved_model(keras3)
+    assert isinstance(verify.verify_tflite(model, b"no flatbuffer", make_samples(model)), NotVerified)

@@ -81,6 +81,12 @@ class Affine:
         """Whether every scale is at least 0, so that it is monotone and commutes with max."""
         return bool((self.scale >= 0).all())
 
+    def condensed(self) -> Affine:
+        """The same affine, uniform where every channel has the same scale and offset."""
+        if self.channels > 1 and (self.scale == self.scale[0]).all() and (self.offset == self.offset[0]).all():
+            return Affine(self.scale[:1], self.offset[:1])
+        return self
+
     def then(self, other: Affine) -> Affine:
         """`x -> other(self(x))`."""
         return Affine.of(other.scale * self.scale, other.scale * self.offset + other.offset)

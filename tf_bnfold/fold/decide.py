@@ -90,17 +90,25 @@ def _both(raised: Refusal, lowered: Refusal) -> str:
 
 
 def _up(scene: Scene, site: Site, affine: Affine) -> Route | Refusal:
-    return up(scene, Use(site.first.node, site.first.port), Placed(affine, site.axis))
+    return up(scene, Use(site.first.node, site.first.port), Placed(affine.condensed(), site.axis))
 
 
 def _down(scene: Scene, site: Site, affine: Affine) -> Route | Refusal:
     """Down into linear ops, past other sites; else into other sites."""
-    tensor, placed = Tensor(site.output, 0), Placed(affine, site.axis)
-    passing = down(scene, tensor, placed, merge=False)
-    if not isinstance(passing, Refusal):
-        return passing
+    tensor, placed = Tensor(site.output, 0), Placed(affine.condensed(), site.axis)
+    if not _meets_sites(scene, tensor):
+        passing = down(scene, tensor, placed, merge=False)
+        if not isinstance(passing, Refusal):
+            return passing
     merging = down(scene, tensor, placed, merge=True)
-    return passing if isinstance(merging, Refusal) else merging
+    return merging if _meets_sites(scene, tensor) or not isinstance(merging, Refusal) else passing
+
+
+def _meets_sites(scene: Scene, tensor: Tensor) -> bool:
+    """Whether all readers are sites that are still to be decided: one decision for the whole chain is enough then."""
+    uses = scene.view.graph.uses(tensor)
+    sites = [scene.waiting.get(use.node) for use in uses]
+    return bool(uses) and all(s is not None and not s.is_lone_scalar and s.refusal is None for s in sites)
 
 
 def _is_right_before(route: Route) -> bool:

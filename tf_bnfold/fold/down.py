@@ -109,7 +109,7 @@ class _Down:
         placed = next(iter(arrived.values()))
         affine = placed.affine
         channels = affine.channels if affine.channels > 1 else None
-        sink = sinks.sink_of(self.view, node, channels_in=channels, axis_in=placed.axis)
+        sink = sinks.sink_of(self.view, node, behind=False, channels=channels, axis=placed.axis)
         if isinstance(sink, Refusal):
             return sink
         if set(arrived) != {sink.data_port}:

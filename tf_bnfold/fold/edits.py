@@ -128,7 +128,6 @@ def replace(scene: Scene, site: Site, affine: Affine, *, changes_value: bool) ->
         )
         node = new_node(f"{output.name}/{op}", op, None, **attributes.of(T=dtype))
         graph.add(node, (stays, constant), near=output)
-        scene.view.shapes.inherit(node, source)
         scene.elements[node] = _element(node, op, site.axis, vector)
         stays = Tensor(node, 0)
     graph.redirect(Tensor(output, 0), stays)
@@ -192,7 +191,6 @@ def _leave_identity(scene: Scene, site: Site, source: Tensor, controls: list[Nod
     graph, output = scene.view.graph, site.output
     identity = new_node(output.name, "Identity", None, **attributes.of(T=attributes.dtype(output)))
     graph.add(identity, (source,), near=output)
-    scene.view.shapes.inherit(identity, source)
     graph.redirect(Tensor(output, 0), Tensor(identity, 0))
     graph.hand_over(output, identity)
     for control in controls:
@@ -233,7 +231,6 @@ def _insert_bias(scene: Scene, sink: Sink, offset: Vector) -> Node:
     graph.add(bias, (value, constant), near=node, behind=True)
     for reader in readers:
         graph.set_input(reader.node, reader.port, Tensor(bias, 0))
-    scene.view.shapes.inherit(bias, value)
     scene.elements[bias] = _element(bias, bias.op, sink.axis_out, vector)
     return bias
 
@@ -250,7 +247,6 @@ def _set_fill(scene: Scene, edit: SetFill) -> None:
     )
     fill = graph.constant(f"{node.name}/value", np.array(edit.value), dtype, node, like=node.inputs[1])
     graph.add(pad, (*node.inputs, fill), near=node)
-    scene.view.shapes.inherit(pad, Tensor(node, 0))
     graph.redirect(Tensor(node, 0), Tensor(pad, 0))
     graph.hand_over(node, pad)
     graph.remove(node, pad)

@@ -9,7 +9,7 @@ from tf_bnfold.algebra.linear import Array
 from tf_bnfold.fold.ledger import Ledger
 from tf_bnfold.fold.sinks import Sink
 from tf_bnfold.fold.sites import Element, Site
-from tf_bnfold.graph.graph import Node
+from tf_bnfold.graph.graph import Node, Use
 from tf_bnfold.graph.view import View
 
 # A fork of forks can ask more often than it is worth; beyond this many steps the answer is no.
@@ -26,6 +26,12 @@ class Placed:
     def __post_init__(self) -> None:
         if self.affine.channels == 1:
             object.__setattr__(self, "axis", None)
+
+    def equals(self, other: Placed) -> bool:
+        """Whether two are the same affine on the same axis."""
+        mine, its = self.affine, other.affine
+        same = mine.channels == its.channels and self.axis == other.axis
+        return same and bool((mine.scale == its.scale).all() and (mine.offset == its.offset).all())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +97,18 @@ class Merge:
     affine: Placed
 
 
-Edit = After | Before | AdaptConstant | SetFill | Touch | Merge
+@dataclasses.dataclass(frozen=True)
+class Demand:
+    """`use` asks for an affine on a tensor that others read, too; it is met when they all ask for the same.
+
+    It stands in for a part of a route that is still to be found.
+    """
+
+    use: Use
+    placed: Placed
+
+
+Edit = After | Before | AdaptConstant | SetFill | Touch | Merge | Demand
 Route = list[Edit]
 
 

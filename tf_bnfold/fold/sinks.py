@@ -52,20 +52,19 @@ def sink_of(
     view: View,
     node: Node,
     *,
-    channels_in: int | None = None,
-    channels_out: int | None = None,
-    axis_in: int | None = None,
-    axis_out: int | None = None,
+    behind: bool,
+    channels: int | None = None,
+    axis: int | None = None,
 ) -> Sink | Refusal:
     """The sink that a node is, or why it can absorb nothing.
 
     Args:
       view: The graph.
       node: A node with an op of the table.
-      channels_in: How many channels the data has, where the caller knows.
-      channels_out: How many channels the output has, where the caller knows.
-      axis_in: The channel axis of the data that is asked for, where an op has several.
-      axis_out: The channel axis of the output that is asked for, where an op has several.
+      behind: Whether an affine behind the op asks, and not one before it; the other side is looked into no further
+        than that needs.
+      channels: How many channels that affine has, None for a uniform one.
+      axis: Its channel axis, None for a uniform one.
     """
     if (unknown := attributes.unknown(node)) is not None:
         return Refusal(Reason.UNKNOWN_ATTRIBUTE, node.name, unknown)
@@ -82,7 +81,7 @@ def sink_of(
     if view.constants.smallest_item(weights) < attributes.numpy_dtype(dtype).itemsize:
         return Refusal(Reason.WEIGHTS_COMPRESSED, node.name)
     known = tuple(d for d in shape if d is not None)
-    result = _TABLE[node.op](_Query(view, node, port, known, channels_in, channels_out, axis_in, axis_out))
+    result = _TABLE[node.op](_Query(view, node, port, known, behind, channels, axis))
     return result if result is not None else Refusal(Reason.UNKNOWN_SHAPE, node.name)
 
 
@@ -92,10 +91,25 @@ class _Query:
     node: Node
     weights_port: int
     shape: tuple[int, ...]  # of the weights
-    channels_in: int | None
-    channels_out: int | None
-    axis_in: int | None
-    axis_out: int | None
+    behind: bool
+    channels: int | None
+    axis: int | None
+
+    @property
+    def channels_in(self) -> int | None:
+        return None if self.behind else self.channels
+
+    @property
+    def channels_out(self) -> int | None:
+        return self.channels if self.behind else None
+
+    @property
+    def axis_in(self) -> int | None:
+        return None if self.behind else self.axis
+
+    @property
+    def axis_out(self) -> int | None:
+        return self.axis if self.behind else None
 
     def attr(self, name: str) -> object:
         return attributes.value(self.node, name)
@@ -129,7 +143,8 @@ def _conv(q: _Query) -> Sink | None:
     rank = len(q.shape)
     channel = geometry.channel_axis(q.node, rank)
     fan_in, outputs = q.shape[-2], q.shape[-1]
-    channels = q.channels_in or q.view.shapes.dim(q.node.inputs[0], channel) or fan_in
+    known = fan_in if q.behind else q.channels_in or q.view.shapes.dim(q.node.inputs[0], channel)
+    channels = known or fan_in
     groups = channels // fan_in if fan_in and channels % fan_in == 0 else 0
     if groups == 0 or outputs % groups:
         return None
@@ -152,6 +167,8 @@ def _has_uniform_taps(q: _Query, channel: int) -> bool:
     """Whether no output position reads padding."""
     rank = len(q.shape)
     padding = q.attr("padding")
+    if q.behind:
+        return False  # not asked
     if padding == "VALID":
         return True
     if padding == "EXPLICIT":

@@ -166,7 +166,7 @@ def _channel_axis(view: View, producer: Node, element: Element) -> int | None:
         return None if rank is None else rank - 1
     if "data_format" in producer.proto.attr:
         return geometry.channel_axis(producer, rank)
-    sink = sinks.sink_of(view, producer, axis_out=element.axis)
+    sink = sinks.sink_of(view, producer, behind=True, axis=element.axis)
     return rank - 1 if isinstance(sink, Refusal) else sink.axis_out
 
 

@@ -104,6 +104,8 @@ def _common_axis(
         return None, None
     else:
         return None, None
+    if len(inputs) == 1 and candidates:
+        return candidates[0].axis_out, {port: candidates[0]}
     for candidate in candidates:
         maps: dict[int, ChannelMap] = {}
         for other, placed in inputs.items():

@@ -15,7 +15,7 @@ from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.algebra.channels import Joins, Law
 from tf_bnfold.fold import laws, sinks, transfer
 from tf_bnfold.fold.ledger import unfit_constant
-from tf_bnfold.fold.route import MOST_STEPS, AdaptConstant, After, Placed, Route, Scene, Touch
+from tf_bnfold.fold.route import MOST_STEPS, AdaptConstant, After, Demand, Placed, Route, Scene, Touch
 from tf_bnfold.fold.sites import Element
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Node, Tensor, Use
@@ -25,12 +25,32 @@ from tf_bnfold.reasons import Reason, Refusal
 _SUMS = frozenset({"Add", "AddV2", "AddN", "Sub", "BiasAdd"})
 _BROADCASTING = frozenset({"Add", "AddV2", "AddN", "Sub", "Maximum", "Minimum", "ClipByValue", "SelectV2"})
 
+_CUTS = frozenset({"Slice", "StridedSlice", "Gather", "GatherV2"})
+
 _Search = Generator[Any, Any, Any]
 
 
 def up(scene: Scene, reader: Use, placed: Placed) -> Route | Refusal:
     """Find linear ops before `reader`'s input that take the affine on it, so that `reader` reads the affine's value."""
-    return _run(_Up(scene).absorb(reader, placed))
+    search = _Up(scene)
+    route = _run(search.absorb(reader, placed))
+    while not isinstance(route, Refusal) and any(isinstance(edit, Demand) for edit in route):
+        route = _meet(search, route)
+    return route
+
+
+def _meet(search: _Up, route: Route) -> Route | Refusal:
+    """Go on from the shared tensor that is nearest to the readers, all of which must ask for the same."""
+    demands = [edit for edit in route if isinstance(edit, Demand)]
+    tensor = max((demand.use.node.inputs[demand.use.port] for demand in demands), key=lambda t: t.node.order)
+    mine = [demand for demand in demands if demand.use.node.inputs[demand.use.port] == tensor]
+    placed = mine[0].placed
+    asking = {demand.use for demand in mine}
+    others = [use.node.name for use in search.minding(tensor, placed) if use not in asking]
+    if others or not all(demand.placed.equals(placed) for demand in mine):
+        return Refusal(Reason.SHARED, tensor.node.name, f"read by {others[0] if others else mine[1].use.node.name}")
+    beyond = _run(search.change(tensor, placed))
+    return beyond if isinstance(beyond, Refusal) else [edit for edit in route if edit not in mine] + beyond
 
 
 def _run(search: _Search) -> Route | Refusal:
@@ -72,8 +92,27 @@ class _Up:
         tensor = reader.node.inputs[reader.port]
         if self.view.constants.is_constant(tensor):
             return self._into_constant(reader, tensor, placed, may_grow=reader.node.op in _SUMS)
+        if any(use != reader for use in self.minding(tensor, placed)):
+            barrier = self._barrier(tensor.node)
+            return barrier or [Demand(reader, placed)]
+        return (yield self.change(tensor, placed))
+
+    def minding(self, tensor: Tensor, placed: Placed) -> list[Use]:
+        """The readers that see a difference when a tensor carries an affine; a slice of other channels doesn't."""
+        uses = self.graph.uses(tensor)
+        return uses if len(uses) == 1 else [use for use in uses if not self._is_blind(use, placed)]
+
+    def _is_blind(self, use: Use, placed: Placed) -> bool:
+        if use.node.op not in _CUTS or use.port != 0:
+            return False
+        law = laws.law_of(self.view, use.node)
+        pushed = law if isinstance(law, Refusal) else transfer.push(use.node, law, 0, {0: placed})
+        return not isinstance(pushed, Refusal) and pushed.affine.is_identity
+
+    def change(self, tensor: Tensor, placed: Placed) -> _Search:
+        """What it takes that a tensor carries the affine of what it carries now."""
         node = tensor.node
-        if (barrier := self._barrier(reader, tensor)) is not None:
+        if (barrier := self._barrier(node)) is not None:
             return barrier
         if sinks.is_sink_op(node):
             return self._into_sink(node, placed)
@@ -90,22 +129,18 @@ class _Up:
             return filled
         return (yield self._past_law(node, tensor.index, law, placed, filled))
 
-    def _barrier(self, reader: Use, tensor: Tensor) -> Refusal | None:
-        """Why the value of a tensor that `reader` reads may not change, or None when it may."""
-        node = tensor.node
+    def _barrier(self, node: Node) -> Refusal | None:
+        """Why the value of a node may not change, or None when it may."""
         if self.graph.is_fetched(node):
             return Refusal(Reason.FETCHED, node.name)
         if self.graph.is_fed(node):
             return Refusal(Reason.GRAPH_INPUT, node.name)
-        others = [use.node.name for use in self.graph.uses(tensor) if use != reader]
-        if others:
-            return Refusal(Reason.SHARED, node.name, f"read by {others[0]}")
         return Refusal(Reason.KEPT_BY_USER, node.name) if node in self.scene.kept else None
 
     def _into_sink(self, node: Node, placed: Placed) -> Route | Refusal:
         affine = placed.affine
         channels = affine.channels if affine.channels > 1 else None
-        sink = sinks.sink_of(self.view, node, channels_out=channels, axis_out=placed.axis)
+        sink = sinks.sink_of(self.view, node, behind=True, channels=channels, axis=placed.axis)
         if isinstance(sink, Refusal):
             return sink
         if channels is not None and (placed.axis != sink.axis_out or channels != sink.linear.channels_out):
@@ -216,6 +251,7 @@ class _Up:
         refusal: Refusal | None = None
         constants = [port for port in pulled if port not in scales]
         takers: list[int | None] = [*constants, *scales] if not placed.affine.has_zero_offset else [None]
+        shared: Route | None = None
         for taker in takers:
             whole: Route = []
             for port, before in pulled.items():
@@ -233,5 +269,7 @@ class _Up:
                     break
                 whole.extend(route)
             else:
-                return whole
-        return refusal or Refusal(Reason.MIXED_BRANCHES, node.name)
+                if not any(isinstance(edit, Demand) for edit in whole):
+                    return whole
+                shared = shared or whole
+        return shared or refusal or Refusal(Reason.MIXED_BRANCHES, node.name)

@@ -14,6 +14,7 @@ from tf_bnfold.formats.effects import effectful_functions, has_effect
 from tf_bnfold.formats.model import GraphDef, Model, SignatureDef, node_name, tensor_names
 from tf_bnfold.formats.prune import pruned
 
+KERAS3_DOUBLE = ("serve", "serving_default")  # as Keras 3 exports them; a .tflite gets the second only
 _LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2", "LookupTableSize", "LookupTableSizeV2"})
 
 
@@ -32,17 +33,26 @@ def share_equal_signatures(model: Model) -> Model:
     """
     if len(model.signatures) < 2:
         return model
-    first: dict[object, SignatureDef] = {}
+    first: dict[object, str] = {}
     shared = {}
+    notes = []
     for key, signature in _default_first(model.signatures):
-        same: SignatureDef = first.setdefault(_identity(model.graph_def, key, signature), signature)
+        original = first.setdefault(_identity(model.graph_def, key, signature), key)
+        if original != key:
+            notes.append(_note(key, original))
+        same = model.signatures[original]
         shared[key] = meta_graph_pb2.SignatureDef()
         shared[key].CopyFrom(signature)
         for mine, its in ((shared[key].inputs, same.inputs), (shared[key].outputs, same.outputs)):
             for name in mine:
                 mine[name].CopyFrom(its[name])
-    result = dataclasses.replace(model, signatures=dict(sorted(shared.items())))
+    result = dataclasses.replace(model, signatures=dict(sorted(shared.items())), notes=(*model.notes, *notes))
     return result.with_graph(pruned(model.graph_def, result.outputs()))
+
+
+def _note(key: str, original: str) -> str:
+    note = f"Signature {key} computes what {original} does, so the two share their nodes"
+    return f"{note}, and a .tflite has {original} only." if (key, original) == KERAS3_DOUBLE else f"{note}."
 
 
 def _default_first(signatures: Mapping[str, SignatureDef]) -> list[tuple[str, SignatureDef]]:

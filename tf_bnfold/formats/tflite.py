@@ -13,6 +13,7 @@ from tf_bnfold.errors import ConverterError
 from tf_bnfold.formats.model import Model
 from tf_bnfold.formats.quiet import quiet
 from tf_bnfold.formats.saved_model import save_saved_model
+from tf_bnfold.formats.share import KERAS3_DOUBLE
 
 _LIST_LOWERING = "Lowering tensor list ops"
 
@@ -52,9 +53,9 @@ def signatures_to_convert(model: Model) -> tuple[str, ...]:
 
     The stock converter leaves `serve` out of a Keras 3 export too, as it would be the same graph once more.
     """
-    serve, default = model.signatures.get("serve"), model.signatures.get("serving_default")
-    is_double = serve is not None and default is not None and _tensors(serve) == _tensors(default)
-    return tuple(key for key in sorted(model.signatures) if not (is_double and key == "serve"))
+    double, default = (model.signatures.get(key) for key in KERAS3_DOUBLE)
+    is_double = double is not None and default is not None and _tensors(double) == _tensors(default)
+    return tuple(key for key in sorted(model.signatures) if not (is_double and key == KERAS3_DOUBLE[0]))
 
 
 def _tensors(signature: meta_graph_pb2.SignatureDef) -> list[dict[str, bytes]]:

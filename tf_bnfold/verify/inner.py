@@ -18,6 +18,10 @@ from tf_bnfold.verify.values import Array, Difference, difference, limit_for
 
 _MOST_BYTES = 2**28  # of the values that are held of one graph at a time; a larger tensor is skipped
 _UNKNOWN_BYTES = 2**20  # what a tensor of unknown shape is counted as
+# TensorFlow looks each fetched tensor up among all nodes, 20 seconds at this product of fetches and nodes. Of larger
+# graphs not all tensors are compared, but at least the fewest.
+_MOST_LOOKUPS = 2 * 10**8
+_FEWEST = 1000
 _NO_VALUES = (tf.resource, tf.variant)
 
 
@@ -42,48 +46,60 @@ class Plan:
     skipped: int
 
 
-def make_plan(frozen: Model, folded: Model, signature: SignatureDef, runner: Runner, rtol: float) -> Plan:
+def make_plan(model: Model, signature: SignatureDef, frozen: Runner, folded: Runner | None, rtol: float) -> Plan:
     """Find the tensors to compare.
 
     Args:
-      frozen: The model before folding.
-      folded: The model after folding.
+      model: The model before folding.
       signature: The signature whose part of the graph is compared.
-      runner: A session over the frozen graph, in which the shapes of the inputs are known.
+      frozen: A session over the graph before folding, in which the shapes of the inputs are known.
+      folded: A session over the graph after folding; None if there can be none, and so nothing to compare.
       rtol: The error to accept in float32.
 
     Returns:
       The plan.
     """
-    graph_def = pruned(frozen.graph_def, fetches_of(signature).values())
+    graph_def = pruned(model.graph_def, fetches_of(signature).values())
+    deciding = deciding_nodes(graph_def)
     unrepeatable = reach(graph_def, changeable_nodes(graph_def))
-    survivors = {node.name: node.op for node in folded.graph_def.node}
-    names = [
-        node.name
-        for node in graph_def.node
-        if survivors.get(node.name) == node.op and node.op not in ("Const", "Placeholder")
-    ]
+    tensors = _survivors(graph_def, frozen, folded) if folded else {}
     conditional = conditional_tensors(graph_def)
-    tensors = [
-        (f"{name}:{index}", _bytes(dtype, shape))
-        for name, outputs in runner.shapes(names).items()
-        for index, (dtype, shape) in enumerate(outputs)
-        if dtype not in _NO_VALUES
-    ]
     wanted = [
-        (name, size)
-        for name, size in tensors
+        name
+        for name, size in tensors.items()
         if name not in unrepeatable and name not in conditional and size <= _MOST_BYTES
     ]
+    wanted = _thinned(wanted, deciding, most=max(_FEWEST, _MOST_LOOKUPS // (len(graph_def.node) + 1)))
     coarsest = coarsest_dtype(graph_def)
     return Plan(
         graph_def=graph_def,
-        batches=tuple(_batches(wanted)),
+        batches=tuple(_batches({name: tensors[name] for name in wanted})),
         limit=lambda tensor: limit_for(coarsest(tensor).as_numpy_dtype, rtol),
-        deciding=deciding_nodes(graph_def),
+        deciding=deciding,
         unrepeatable=unrepeatable,
         skipped=len(tensors) - len(wanted),
     )
+
+
+def _survivors(graph_def: GraphDef, frozen: Runner, folded: Runner) -> dict[str, int]:
+    """Map the tensors that both graphs have to their sizes in bytes; without constants, which need no run."""
+    names = [node.name for node in graph_def.node if node.op not in ("Const", "Placeholder")]
+    originals, results = frozen.outputs(names), folded.outputs(names)
+    return {
+        f"{name}:{index}": _bytes(dtype, shape)
+        for name in names
+        for index, ((dtype, shape), (other, _)) in enumerate(zip(originals[name], results[name], strict=False))
+        if dtype == other and dtype not in _NO_VALUES
+    }
+
+
+def _thinned(tensors: Sequence[str], deciding: frozenset[str], most: int) -> list[str]:
+    """Keep at most so many tensors, evenly spread, and those of all deciding nodes."""
+    if len(tensors) <= most:
+        return list(tensors)
+    step = len(tensors) / most
+    spread = {int(step * index) for index in range(most)}
+    return [name for index, name in enumerate(tensors) if index in spread or node_name(name) in deciding]
 
 
 def _bytes(dtype: tf.DType, shape: tf.TensorShape) -> int:
@@ -91,10 +107,10 @@ def _bytes(dtype: tf.DType, shape: tf.TensorShape) -> int:
     return _UNKNOWN_BYTES if elements is None else int(elements) * int(dtype.size or 8)
 
 
-def _batches(tensors: Sequence[tuple[str, int]]) -> Iterator[tuple[str, ...]]:
+def _batches(tensors: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
     batch: list[str] = []
     held = 0
-    for name, size in tensors:
+    for name, size in tensors.items():
         if batch and held + size > _MOST_BYTES:
             yield tuple(batch)
             batch, held = [], 0

@@ -85,13 +85,13 @@ class _Comparing:
         fetches = fetches_of(signature)
         feeds = feeds_of(signature, samples[0])
         with opened(self.frozen, feeds) as frozen, contextlib.ExitStack() as stack:
-            plan = make_plan(self.frozen, self.folded, signature, frozen, rtol)
-            self.inner.skipped += plan.skipped
-            self.outputs.skipped += len(self.keys) * sum(tensor in plan.unrepeatable for tensor in fetches.values())
             try:
                 folded = stack.enter_context(opened(self.folded, feeds))
             except (tf.errors.OpError, ValueError):  # an invalid graph
                 folded = None
+            plan = make_plan(self.frozen, signature, frozen, folded, rtol)
+            self.inner.skipped += plan.skipped
+            self.outputs.skipped += len(self.keys) * sum(tensor in plan.unrepeatable for tensor in fetches.values())
             for inputs in samples:
                 self._run_sample(inputs, plan, frozen, folded)
 

@@ -28,11 +28,11 @@ class Runner:
         """Return the values of the tensors. Raises tf.errors.OpError where the graph can't take the feeds."""
         return [np.asarray(value) for value in self._session.run(list(tensors), dict(feeds))]
 
-    def shapes(self, nodes: Sequence[str]) -> dict[str, list[tuple[Any, tf.TensorShape]]]:
-        """Return dtype and inferred shape of each output of the nodes."""
-        graph = self._session.graph
+    def outputs(self, nodes: Sequence[str]) -> dict[str, list[tuple[Any, tf.TensorShape]]]:
+        """Return dtype and inferred shape of each output of the nodes; none of a node that the graph does not have."""
+        operations = {operation.name: operation for operation in self._session.graph.get_operations()}
         return {
-            name: [(output.dtype, output.shape) for output in graph.get_operation_by_name(name).outputs]
+            name: [(output.dtype, output.shape) for output in operations[name].outputs] if name in operations else []
             for name in nodes
         }
 

@@ -37,6 +37,7 @@ _RANK_BY_OP = {
 }
 
 
+_BINARY = frozenset({"Add", "AddV2", "Sub", "Mul", "RealDiv"})
 _KEEP_RANK = frozenset({"BiasAdd", "Relu", "Relu6", "LeakyRelu", "Identity"})
 _SOURCES = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 
@@ -57,11 +58,13 @@ class Shapes:
 
     def rank(self, tensor: Tensor) -> int | None:
         """The rank of a tensor, or None."""
-        node = tensor.node
-        while node.op in _KEEP_RANK and node not in self._shapes and not self._graph.is_fed(node):
-            node = node.inputs[0].node
+        node, least = tensor.node, 0
+        while self._keeps_rank(node) and node not in self._shapes:
+            if (constant := _constant_operand(node)) is not None:
+                least = max(least, len(self.of(constant) or ()))
+            node = _data(node)
         known = _RANK_BY_OP.get(node.op)
-        if known is not None and tensor.index == 0 and not self._graph.is_fed(node):
+        if known is not None and known >= least and tensor.index == 0 and not self._graph.is_fed(node):
             return known
         shape = self.of(tensor)
         return None if shape is None else len(shape)
@@ -76,11 +79,15 @@ class Shapes:
 
     def _local_dim(self, tensor: Tensor, axis: int) -> Dim:
         """A dimension that the constants beside a value tell, without a look upstream."""
-        node = tensor.node
-        if node in self._shapes:
+        node, rank = tensor.node, self.rank(tensor)
+        if node in self._shapes or rank is None:
             return None
-        while node.op in ("BiasAdd", "Relu", "Relu6", "Identity") and not self._graph.is_fed(node):
-            node = node.inputs[0].node
+        axis %= rank
+        while self._keeps_rank(node):
+            own = self._constant_dim(node, rank, axis)
+            if own is not None and own > 1:
+                return own
+            node = _data(node)
         if node.op not in ("Conv2D", "MatMul") or self._graph.is_fed(node):
             return None
         weights = self.of(node.inputs[1])
@@ -88,17 +95,27 @@ class Shapes:
             return None
         if node.op == "MatMul":
             columns = weights[0 if attributes.value(node, "transpose_b") else -1]
-            return columns if axis in (1, -1) else None
-        return weights[-1] if axis in (-1, 3) and geometry.channel_axis(node, 4) == 3 else None
+            return columns if axis == 1 else None
+        return weights[-1] if axis == geometry.channel_axis(node, 4) else None
+
+    def _keeps_rank(self, node: Node) -> bool:
+        """Whether an op hands on the rank of its one input that is computed."""
+        if self._graph.is_fed(node):
+            return False
+        return node.op in _KEEP_RANK or (node.op in _BINARY and _constant_operand(node) is not None)
+
+    def _constant_dim(self, node: Node, rank: int, axis: int) -> Dim:
+        """A dimension by the constant operand of an elementwise op, where its rank is that of the value."""
+        constant = _constant_operand(node)
+        if constant is None:
+            return None
+        shape = self.of(constant)
+        return None if shape is None or axis < rank - len(shape) else shape[axis - rank]
 
     def elements(self, tensor: Tensor) -> Elements:
         """The elements of an integer tensor, as far as shape arithmetic tells them."""
         self._infer(tensor.node)
         return self._elements.get(tensor.node) if tensor.index == 0 else None
-
-    def inherit(self, node: Node, like: Tensor) -> None:
-        """Give a node that an edit added the shape of another tensor."""
-        self._shapes[node] = (self.of(like),)
 
     def _read(self, tensor: Tensor) -> Shape:
         shapes = self._shapes.get(tensor.node, ())
@@ -144,6 +161,18 @@ class Shapes:
         if elements is None or any(e is None for e in elements.ravel()):
             return None
         return [int(e) for e in elements.ravel()]
+
+
+def _constant_operand(node: Node) -> Tensor | None:
+    """The constant that a binary op reads, where it reads one directly."""
+    if node.op not in _BINARY:
+        return None
+    return next((t for t in node.inputs if t.node.op == "Const"), None)
+
+
+def _data(node: Node) -> Node:
+    """What an op that keeps the rank of its value reads it from."""
+    return next((t.node for t in node.inputs if t.node.op != "Const"), node.inputs[0].node)
 
 
 def _annotated(node: Node) -> tuple[Shape, ...]:

@@ -1,0 +1,106 @@
+"""Read and write files that hold one GraphDef, and know how large a GraphDef may be."""
+
+from __future__ import annotations
+
+import os
+
+from google.protobuf import message, text_format
+from tensorflow.core.framework import graph_pb2
+
+from tf_bnfold.errors import InputError
+from tf_bnfold.formats.model import GraphDef
+
+MOST_BYTES = 2**31 - 1  # that a protocol buffer can hold
+TEXT_SUFFIX = ".pbtxt"
+
+_VARIABLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
+
+
+def read_graph_def(path: str) -> GraphDef:
+    """Read a frozen GraphDef, binary or text; the content decides.
+
+    Args:
+      path: The file.
+
+    Returns:
+      The GraphDef, with one node at least and no variables.
+
+    Raises:
+      InputError: If the file can't be used; the message says what it holds.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise InputError(f"{path} can not be read: {error.strerror or error}") from error
+    graph_def = _parsed(content, path)
+    if not graph_def.node:
+        raise InputError(f"{path} holds no graph: a SavedModel is given by its folder, with --saved_model")
+    for node in graph_def.node:
+        if node.op in _VARIABLES:
+            raise InputError(
+                f"{path} is not frozen: {node.op} {node.name} is a variable, whose value is elsewhere; "
+                "give the SavedModel, or freeze the graph first"
+            )
+    byte_size(graph_def, path)
+    return graph_def
+
+
+def _parsed(content: bytes, path: str) -> GraphDef:
+    graph_def = graph_pb2.GraphDef()
+    if _is_text(content):
+        try:
+            return text_format.Parse(content.decode("utf-8"), graph_def)
+        except (text_format.ParseError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is no GraphDef in text form: {str(error).splitlines()[0]}") from error
+    if len(content) > MOST_BYTES:
+        raise InputError(_too_large(path))
+    try:
+        graph_def.ParseFromString(content)
+    except message.DecodeError as error:
+        raise InputError(f"{path} is no GraphDef, or is damaged: it can not be parsed") from error
+    return graph_def
+
+
+def _is_text(content: bytes) -> bool:
+    """Tell text from binary: the first field of a binary GraphDef begins with a byte that no text form begins with.
+
+    Text begins with the name of a field or a comment, a binary GraphDef with the tag of node, library or versions.
+    """
+    start = content[:4096].lstrip()[:1]
+    return content[:1] not in (b"\n", b"\x12", b'"', b"\x1a", b"") and (start.isalpha() or start == b"#")
+
+
+def write_graph_def(graph_def: GraphDef, path: str) -> None:
+    """Write a GraphDef, as text where the suffix is .pbtxt, else binary; the same graph gives the same bytes.
+
+    Raises:
+      InputError: If the graph is larger than a protocol buffer can be.
+      OSError: If the file can't be written.
+    """
+    if path.endswith(TEXT_SUFFIX):
+        content = text_format.MessageToString(graph_def).encode("utf-8")
+    else:
+        byte_size(graph_def, os.path.basename(path))
+        content = graph_def.SerializeToString(deterministic=True)
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def byte_size(graph_def: GraphDef, what: str = "the graph") -> int:
+    """Return the size of a GraphDef's serialised form.
+
+    Raises:
+      InputError: If it is larger than a protocol buffer can be, which is where TensorFlow and its converters give up.
+    """
+    try:
+        size = int(graph_def.ByteSize())
+    except (message.EncodeError, ValueError) as error:
+        raise InputError(_too_large(what)) from error
+    if size > MOST_BYTES:
+        raise InputError(_too_large(what))
+    return size
+
+
+def _too_large(what: str) -> str:
+    return f"{what} is larger than the 2 GiB that a GraphDef can hold; store the weights in fewer bytes, or split the model"
