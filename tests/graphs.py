@@ -253,7 +253,9 @@ def norm_outputs(
         scale=signed(channels, name=f"{name}/gamma") if gamma is None else gamma,
         offset=const(channels, name=f"{name}/beta") if beta is None else beta,
         mean=mean if mean is not None else (empty if training else const(channels, name=f"{name}/mean")),
-        variance=variance if variance is not None else (empty if training else positive(channels, name=f"{name}/variance")),
+        variance=variance
+        if variance is not None
+        else (empty if training else positive(channels, name=f"{name}/variance")),
         epsilon=epsilon,
         data_format=layout,
         is_training=training,
@@ -283,7 +285,9 @@ def affine(x: tf.Tensor, axis: int = -1, *, above_zero: bool = False, name: str 
     return offset(scale(x, axis, above_zero=above_zero, name=f"{name}/mul"), axis, name=f"{name}/add")
 
 
-def global_norm(x: tf.Tensor, *, scale_after: bool = True, gamma: tf.Tensor | None = None, name: str = "bn") -> tf.Tensor:
+def global_norm(
+    x: tf.Tensor, *, scale_after: bool = True, gamma: tf.Tensor | None = None, name: str = "bn"
+) -> tf.Tensor:
     """A stand-in that `tf1_graph` turns into BatchNormWithGlobalNormalization, which TensorFlow 2 doesn't build."""
     channels = x.shape[-1]
     with tf.control_dependencies(None):

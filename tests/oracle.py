@@ -62,8 +62,9 @@ def _import(
         if rule is not None:
             with tf.name_scope(f"oracle/{stand_ins[node.name]}"):
                 result = rule(node, inputs)
-            first, *others = result if isinstance(result, list) else [result]
-            values[node.name] = [tf.identity(first, name=stand_ins[node.name]), *others]
+            values[node.name] = tf.raw_ops.IdentityN(
+                input=result if isinstance(result, list) else [result], name=stand_ins[node.name]
+            )
             return
         wide = node_def_pb2.NodeDef()
         wide.CopyFrom(node)
@@ -149,7 +150,9 @@ def _conv(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.Tensor:
     groups = x.shape[-1] // w.shape[-2]
     convolve = tf.nn.conv3d if dims == 3 else tf.nn.conv2d
     steps = [1, *strides, 1] if dims == 3 else strides
-    pieces = [convolve(a, b, steps, "VALID") for a, b in zip(tf.split(x, groups, -1), tf.split(w, groups, -1), strict=True)]
+    pieces = [
+        convolve(a, b, steps, "VALID") for a, b in zip(tf.split(x, groups, -1), tf.split(w, groups, -1), strict=True)
+    ]
     return _back(tf.concat(pieces, -1), layout)
 
 

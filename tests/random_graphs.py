@@ -218,7 +218,9 @@ def move(m: Maker, x: tf.Tensor, _: tf.Tensor, v: int) -> tf.Tensor | None:
         lambda: tf.pad(x, pads),
         lambda: tf.pad(x, pads, constant_values=0.7),
         lambda: tf.pad(x, pads, "REFLECT") if (shape[axis] or 0) > 1 else None,
-        lambda: tf.image.resize(x, [7, 5], ["nearest", "bilinear"][v % 2]) if rank == 4 else None,
+        lambda: (
+            tf.image.resize(x, [7, 5], ["nearest", "bilinear"][v % 2]) if rank == 4 and None not in shape[1:] else None
+        ),
         lambda: tf.nn.space_to_depth(x, 2) if rank == 4 and whole and not shape[1] % 2 and not shape[2] % 2 else None,
         lambda: tf.nn.depth_to_space(x, 2) if rank == 4 and whole and not shape[3] % 4 else None,
         lambda: x[..., 1:] if (shape[-1] or 0) > 1 else None,
@@ -227,7 +229,11 @@ def move(m: Maker, x: tf.Tensor, _: tf.Tensor, v: int) -> tf.Tensor | None:
         lambda: x[:, 0] if rank > 1 and shape[1] else None,
         lambda: tf.reshape(x, [*shape[:-1], 2, shape[-1] // 2]) if whole and rank < 4 and not shape[-1] % 2 else None,
         lambda: tf.reshape(tf.transpose(x), [-1, shape[0]]) if whole and rank > 1 else None,
-        lambda: tf.space_to_batch_nd(x, [2, 2], [[1, 1], [1, 1]]) if rank == 4 and whole and not shape[1] % 2 and not shape[2] % 2 else None,
+        lambda: (
+            tf.space_to_batch_nd(x, [2, 2], [[1, 1], [1, 1]])
+            if rank == 4 and whole and not shape[1] % 2 and not shape[2] % 2
+            else None
+        ),
         lambda: tf.batch_to_space(x, [1, 2], [[0, 0], [0, 1]]) if rank == 4 and whole and not shape[0] % 2 else None,
         lambda: tf.cumsum(x, axis),
     ]
@@ -251,7 +257,23 @@ def cut(m: Maker, x: tf.Tensor, _: tf.Tensor, v: int) -> list[tf.Tensor] | None:
 
 OPS: dict[str, _Op] = {
     f.__name__: f
-    for f in (conv, depthwise, matmul, dense3, deconv, batch_norm, scale, shift, scalar, unary, join, concat, pool, move, cut)
+    for f in (
+        conv,
+        depthwise,
+        matmul,
+        dense3,
+        deconv,
+        batch_norm,
+        scale,
+        shift,
+        scalar,
+        unary,
+        join,
+        concat,
+        pool,
+        move,
+        cut,
+    )
 }
 # Linear ops and batch norms come up more often than the rest.
 WEIGHTED = [*["conv"] * 6, *["depthwise"] * 2, *["matmul"] * 3, *["dense3"] * 2, "deconv", *["batch_norm"] * 6]

@@ -1,5 +1,8 @@
 """Every form in which a batch norm or an affine is written, behind a linear op and before one."""
 
+# One line each: a table is read by its columns.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import graphs as g
@@ -40,7 +43,9 @@ def root(channels, how):
 def normalised(x, how):
     """((x - mean) * root) * gamma + beta: four ops in a row."""
     c = x.shape[-1]
-    return raw.AddV2(x=raw.Mul(x=raw.Mul(x=raw.Sub(x=x, y=g.const(c)), y=root(c, how)), y=g.signed(c)), y=g.const(c), name="bn")
+    return raw.AddV2(
+        x=raw.Mul(x=raw.Mul(x=raw.Sub(x=x, y=g.const(c)), y=root(c, how)), y=g.signed(c)), y=g.const(c), name="bn"
+    )
 
 
 def divided(x):
@@ -52,7 +57,13 @@ def divided(x):
 
 def behind(constant):
     """A batch norm whose parameters stand behind other ops."""
-    return lambda x: g.norm(x, gamma=constant(g.signed(4)), beta=constant(g.const(4)), mean=constant(g.const(4)), variance=constant(g.positive(4)))
+    return lambda x: g.norm(
+        x,
+        gamma=constant(g.signed(4)),
+        beta=constant(g.const(4)),
+        mean=constant(g.const(4)),
+        variance=constant(g.positive(4)),
+    )
 
 
 def binary(op, *shape, turned=False, name="site"):
@@ -65,7 +76,9 @@ def binary(op, *shape, turned=False, name="site"):
 
 def pair(*shape):
     """Mul and AddV2 by constants of a shape."""
-    return lambda x: raw.AddV2(x=raw.Mul(x=x, y=g.signed(4) if shape == (4,) else tf.reshape(g.signed(4), shape)), y=g.const(*shape))
+    return lambda x: raw.AddV2(
+        x=raw.Mul(x=x, y=g.signed(4) if shape == (4,) else tf.reshape(g.signed(4), shape)), y=g.const(*shape)
+    )
 
 
 def splat(*shape):
@@ -76,16 +89,23 @@ def full(axis, *shape):
     """A constant of full shape that varies along one axis."""
 
     def form(x):
-        values = np.random.default_rng(0).uniform(1, 2, shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        values = (
+            np.random.default_rng(0)
+            .uniform(1, 2, shape[axis])
+            .reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        )
         return raw.Mul(x=x, y=g.numbers(np.broadcast_to(values, shape)), name="site")
 
     return form
 
 
 def aliased(x):
-    return tf.identity(raw.AddV2(x=tf.stop_gradient(raw.Mul(x=tf.identity(x), y=tf.identity(g.signed(4)))), y=g.const(4)))
+    return tf.identity(
+        raw.AddV2(x=tf.stop_gradient(raw.Mul(x=tf.identity(x), y=tf.identity(g.signed(4)))), y=g.const(4))
+    )
 
 
+# fmt: off
 UP = [
     *[Row(f"fused-v{v}", lambda v=v: g.norm(conv(), version=v), CONV) for v in (1, 2, 3)],
     *[Row(f"fused-v{v}-nchw", lambda v=v: g.norm(conv_nchw(), version=v, layout="NCHW"), CONV) for v in (1, 2, 3)],
@@ -127,6 +147,7 @@ UP = [
         ("maximum", lambda c: c * tf.maximum(g.positive(4), 1.0)),
     )],
 ]
+# fmt: on
 
 
 @parametrized(UP)
@@ -134,6 +155,7 @@ def test_up(row):
     check(row)
 
 
+# fmt: off
 FORWARD = [
     *[Row(f"fused-v{v}", lambda v=v: g.conv(g.norm(g.image(4), version=v)), CONV) for v in (1, 2, 3)],
     Row("fused-nchw", lambda: g.conv(g.norm(g.nchw(4), layout="NCHW"), layout="NCHW"), CONV),
@@ -149,6 +171,7 @@ FORWARD = [
     Row("aliases", lambda: g.conv(aliased(g.image(4))), CONV),
     *[Row(f"lone-{op}", lambda op=op: g.conv(binary(op)(tf.tanh(g.image()))), f"Conv2D {op} Tanh", {"site": Reason.LONE_SCALAR}) for op in ("AddV2", "Mul")],
 ]
+# fmt: on
 
 
 @parametrized(FORWARD)
@@ -192,7 +215,9 @@ def test_a_fed_value_is_an_input():
     """Nothing goes through a tensor that is fed, up or down."""
     check_fold(lambda: g.norm(tf.identity(conv(), name="cut")), inputs=["cut"], refused={"bn": Reason.GRAPH_INPUT})
     check_fold(
-        lambda: g.conv(tf.identity(g.norm(g.image()), name="cut"), name="c"), inputs=["cut"], refused={"bn": Reason.GRAPH_INPUT}
+        lambda: g.conv(tf.identity(g.norm(g.image()), name="cut"), name="c"),
+        inputs=["cut"],
+        refused={"bn": Reason.GRAPH_INPUT},
     )
     check_fold(lambda: g.norm(conv()), inputs=["bn/gamma:0"], refused={"bn": Reason.PARAMETERS_NOT_CONSTANT})
     check_fold(lambda: g.norm(conv()), inputs=["conv"], refused={"bn": Reason.GRAPH_INPUT})
@@ -227,14 +252,24 @@ def without(attributes, function):
 @pytest.mark.parametrize("layout_given", [True, False])
 def test_attributes_that_are_left_out_have_their_defaults(layout_given):
     """A reader that takes a missing attribute for an error, or for zero, fails on graphs that were stripped."""
-    names = ["explicit_paddings", "use_cudnn_on_gpu", "dilations", "exponential_avg_factor", "transpose_a", "transpose_b"]
+    names = [
+        "explicit_paddings",
+        "use_cudnn_on_gpu",
+        "dilations",
+        "exponential_avg_factor",
+        "transpose_a",
+        "transpose_b",
+    ]
     names += [] if layout_given else ["data_format"]
 
     def graph():
         x = tf.nn.max_pool2d(g.norm(conv(), epsilon=1e-4), 2, 2, "VALID")
         return g.affine(g.bias(g.dense(tf.reshape(x, [-1, 16]))))
 
-    check_fold(without([*names, "grad_a", "grad_b", "epsilon"], graph), expect=["BiasAdd", "BiasAdd", "Conv2D", "MatMul", "MaxPool", "Reshape"])
+    check_fold(
+        without([*names, "grad_a", "grad_b", "epsilon"], graph),
+        expect=["BiasAdd", "BiasAdd", "Conv2D", "MatMul", "MaxPool", "Reshape"],
+    )
 
 
 def test_nodes_in_any_order():
@@ -279,7 +314,9 @@ def test_half_weights_of_usual_size():
     """Weights of +-0.03 are far from float16's subnormal numbers."""
     weights = np.random.default_rng(0).uniform(-0.03, 0.03, (2, 2, 3, 4))
     check_fold(
-        lambda: g.norm(g.conv(g.image(dtype=tf.float16), weights=g.numbers(weights, tf.float16))), expect=["BiasAdd", "Conv2D"], rtol=3e-3
+        lambda: g.norm(g.conv(g.image(dtype=tf.float16), weights=g.numbers(weights, tf.float16))),
+        expect=["BiasAdd", "Conv2D"],
+        rtol=3e-3,
     )
 
 

@@ -16,7 +16,9 @@ raw = tf.raw_ops
 
 FORMS = [
     lambda x, above_zero=True: g.affine(x, above_zero=above_zero),
-    lambda x, above_zero=True: g.norm(x, gamma=g.positive(x.shape[-1]) if above_zero else g.signed(x.shape[-1]), name="bn/add"),
+    lambda x, above_zero=True: g.norm(
+        x, gamma=g.positive(x.shape[-1]) if above_zero else g.signed(x.shape[-1]), name="bn/add"
+    ),
 ]
 forms = pytest.mark.parametrize("form", FORMS, ids=["affine", "fused"])
 
@@ -48,7 +50,15 @@ def test_the_scale_goes_back_and_the_offset_on(form, activation):
         y = form(activation(g.conv(g.image(3, 7), 4)))
         return g.conv(tf.add(y, tf.tanh(g.conv(g.image(3, 7, name="y"), 4))), 3)
 
-    left = ["AddV2", "BiasAdd", "Conv2D", "Conv2D", "Conv2D", "Tanh", {tf.nn.relu: "Relu", tf.nn.leaky_relu: "LeakyRelu"}[activation]]
+    left = [
+        "AddV2",
+        "BiasAdd",
+        "Conv2D",
+        "Conv2D",
+        "Conv2D",
+        "Tanh",
+        {tf.nn.relu: "Relu", tf.nn.leaky_relu: "LeakyRelu"}[activation],
+    ]
     check_fold(graph, expect=left, statuses=[Status.HALVES], refused={})
 
 
@@ -107,7 +117,9 @@ def test_pre_activation_whose_offset_a_branch_takes():
         x = tf.add(tf.tanh(g.image(4, 7, name="y")), g.bias(g.conv(g.image(4, 7), 4, 1)))
         return g.conv(tf.nn.relu(g.affine(x, above_zero=True)), 3, padding="SAME")
 
-    check_fold(graph, expect=["AddV2", "BiasAdd", "Conv2D", "Conv2D", "Relu", "Tanh"], statuses=[Status.HALVES], refused={})
+    check_fold(
+        graph, expect=["AddV2", "BiasAdd", "Conv2D", "Conv2D", "Relu", "Tanh"], statuses=[Status.HALVES], refused={}
+    )
 
 
 def test_pre_activation_with_a_negative_scale_stays():
@@ -121,7 +133,9 @@ def test_pre_activation_with_a_negative_scale_stays():
 def test_padding_takes_the_scale(padding):
     pads = [0, 0, 1, 1, 0, 0, 0, 0] if padding == "EXPLICIT" else ()
     check_fold(
-        lambda: g.conv(g.affine(g.image()), padding="SAME", pads=pads), expect=["AddV2", "Conv2D"], statuses=[Status.PARTLY]
+        lambda: g.conv(g.affine(g.image()), padding="SAME", pads=pads),
+        expect=["AddV2", "Conv2D"],
+        statuses=[Status.PARTLY],
     )
 
 
@@ -146,14 +160,20 @@ def rectified_conv(x):
 @pytest.mark.parametrize("then", [same_conv, rectified_conv])
 def test_a_scale_of_zero_keeps_the_offset_and_so_the_scale(then):
     """offset / 0 has no value: s * (x + o / s) is not what stays."""
-    folding = check_fold(with_numbers([1.0, 0.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0], then), expect=["AddV2", "Conv2D", "Mul", *(["Relu"] if then is rectified_conv else [])])
+    folding = check_fold(
+        with_numbers([1.0, 0.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0], then),
+        expect=["AddV2", "Conv2D", "Mul", *(["Relu"] if then is rectified_conv else [])],
+    )
     assert statuses_of(folding) == [Status.KEPT]
 
 
 @pytest.mark.parametrize("then", [same_conv, rectified_conv])
 def test_an_offset_over_a_tiny_scale_that_overflows_stays(then):
     """1e3 / 1e-36 is above float32's largest number."""
-    folding = check_fold(with_numbers([1.0, 1e-36, 2.0, 3.0], [1.0, 1e3, 3.0, 4.0], then), expect=["AddV2", "Conv2D", "Mul", *(["Relu"] if then is rectified_conv else [])])
+    folding = check_fold(
+        with_numbers([1.0, 1e-36, 2.0, 3.0], [1.0, 1e3, 3.0, 4.0], then),
+        expect=["AddV2", "Conv2D", "Mul", *(["Relu"] if then is rectified_conv else [])],
+    )
     assert statuses_of(folding) == [Status.KEPT]
 
 
@@ -172,15 +192,16 @@ def test_weights_that_become_subnormal(scale):
     """Scale times weights would keep a few bits only: up, down and in halves."""
     folding = check_fold(with_numbers([scale] * 4, [0.0, 0.0, 0.0, 1e-9], same_conv))
     assert statuses_of(folding) == [Status.KEPT]
-    folding = check_fold(lambda: raw.Mul(x=g.conv(g.image()), y=g.numbers([1.0, scale, 2.0, 3.0]), name="site"), refused={"site": Reason.SUBNORMAL})
+    folding = check_fold(
+        lambda: raw.Mul(x=g.conv(g.image()), y=g.numbers([1.0, scale, 2.0, 3.0]), name="site"),
+        refused={"site": Reason.SUBNORMAL},
+    )
     assert statuses_of(folding) == [Status.KEPT]
 
 
 def test_a_fused_batch_norm_is_not_traded_for_two_ops():
     """The offset could go back through the pool, but a bias and a Mul are more than one batch norm."""
-    folding = check_fold(
-        lambda: g.norm(maxpool(g.conv(g.image()))), expect=["Conv2D", "FusedBatchNormV3", "MaxPool"]
-    )
+    folding = check_fold(lambda: g.norm(maxpool(g.conv(g.image()))), expect=["Conv2D", "FusedBatchNormV3", "MaxPool"])
     assert statuses_of(folding) == [Status.KEPT]
 
 
@@ -219,7 +240,9 @@ def test_what_is_kept_is_not_passed():
 
     def graph():
         x = g.norm(g.conv(g.image(3, 7)), name="kept")
-        return g.norm(tf.nn.relu(x), gamma=g.positive(4), beta=g.numbers([0.0] * 4), mean=g.numbers([0.0] * 4), name="behind")
+        return g.norm(
+            tf.nn.relu(x), gamma=g.positive(4), beta=g.numbers([0.0] * 4), mean=g.numbers([0.0] * 4), name="behind"
+        )
 
     check_fold(graph, keep="kept", refused={"kept": Reason.KEPT_BY_USER, "behind": Reason.KEPT_BY_USER})
     check_fold(
@@ -235,7 +258,9 @@ def test_a_bias_that_is_kept_is_not_changed():
     def graph():
         return g.norm(g.bias(g.conv(g.image()), name="kept"))
 
-    check_fold(graph, keep="^kept$", refused={"bn": Reason.KEPT_BY_USER}, expect=["BiasAdd", "Conv2D", "FusedBatchNormV3"])
+    check_fold(
+        graph, keep="^kept$", refused={"bn": Reason.KEPT_BY_USER}, expect=["BiasAdd", "Conv2D", "FusedBatchNormV3"]
+    )
 
 
 # Several affines in one sink
@@ -257,7 +282,9 @@ def test_two_parts_of_one_convolution():
         a, b, c = tf.split(g.bias(g.conv(g.image(), 6)), 3, 3)
         return [g.norm(a), g.affine(tf.nn.relu(b), above_zero=True), tf.tanh(c)]
 
-    check_fold(graph, expect=["AddV2", "BiasAdd", "Conv2D", "Relu", "Split", "Tanh"], statuses=[Status.UP, Status.PARTLY])
+    check_fold(
+        graph, expect=["AddV2", "BiasAdd", "Conv2D", "Relu", "Split", "Tanh"], statuses=[Status.UP, Status.PARTLY]
+    )
 
 
 def test_a_long_row():
@@ -287,7 +314,11 @@ def test_constants_are_computed_once():
     built = build(graph)
     folding = fold_graph(built.graph_def, built.outputs)
     before, behind = (
-        tf.make_ndarray(next(n for n in d.node if n.op == "Const" and len(n.attr["value"].tensor.tensor_shape.dim) == 4).attr["value"].tensor)
+        tf.make_ndarray(
+            next(n for n in d.node if n.op == "Const" and len(n.attr["value"].tensor.tensor_shape.dim) == 4)
+            .attr["value"]
+            .tensor
+        )
         for d in (built.graph_def, folding.graph_def)
     )
     exact = before.astype(np.float64) * (3 * np.float64(np.float32(1 / 3))) ** 5

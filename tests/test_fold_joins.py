@@ -1,10 +1,12 @@
 """Joins send an affine to all producers, forks need all consumers, and ops that move channels carry it along."""
 
+# One line each: a table is read by its columns.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import graphs as g
 import numpy as np
-import pytest
 import tensorflow as tf
 from checker import check_fold
 from rows import Row, check, parametrized
@@ -46,6 +48,7 @@ def positive_norm(x):
     return g.affine(x, above_zero=True)
 
 
+# fmt: off
 UP = [
     *[Row(f"concat-{axis}", lambda a=axis: g.affine(concat(a, pair())), f"{TWO} ConcatV2") for axis in (0, 1, 2, 3, -1, -2)],
     *[Row(f"concat-v1-{axis}", lambda a=axis: g.affine(concat(a, pair(), v1=True)), f"{TWO} Concat") for axis in (1, 3)],
@@ -93,6 +96,7 @@ UP = [
     Row("shuffle-relu", lambda: g.scale(concat(3, tf.split(tf.nn.relu(g.bias(g.conv(g.image()))), 4, 3)[::-1]), above_zero=True), "BiasAdd ConcatV2 Conv2D Relu Split"),
     Row("unstack-stack", lambda: g.affine(tf.stack(tf.unstack(g.conv(g.image(), 3), axis=3)[::-1], 3)), "BiasAdd Conv2D Pack Unpack"),
 ]
+# fmt: on
 
 
 @parametrized(UP)
@@ -111,6 +115,7 @@ def with_other(form, other):
     return [form(a), other(b)]
 
 
+# fmt: off
 MOVES = [
     Row("split", split_two, "BiasAdd Conv2D Split"),
     Row("split-one", lambda: with_other(g.affine, tf.nn.relu), "BiasAdd Conv2D Relu Split"),
@@ -149,6 +154,7 @@ MOVES = [
     Row("cast", lambda: g.affine(tf.cast(g.conv(g.image(dtype=tf.bfloat16)), tf.float32)), "BiasAdd Cast Conv2D", rtol=1e-2),
     Row("uniform-anywhere", lambda: same(tf.reshape(tf.transpose(g.conv(g.image()), [0, 2, 3, 1]), [-1, 8, 8])), "BiasAdd Conv2D Reshape Transpose"),
 ]
+# fmt: on
 
 
 @parametrized(MOVES)
@@ -167,6 +173,7 @@ def flat_dense(x):
 
 STAYS = {"bn/add": Reason.GRAPH_INPUT}
 
+# fmt: off
 DOWN = [
     Row("two", lambda: fork(lambda y: g.conv(y, 3), lambda y: g.depthwise(y)), "BiasAdd BiasAdd Conv2D DepthwiseConv2dNative"),
     Row("three", lambda: fork(lambda y: g.conv(y, 3), flat_dense, lambda y: g.dense(tf.reduce_mean(y, [1, 2]))), "BiasAdd BiasAdd BiasAdd Conv2D MatMul MatMul Mean Reshape"),
@@ -205,6 +212,7 @@ DOWN = [
     Row("no-reader", lambda: [g.image(), g.affine(g.image(name="y"))][:1], "AddV2 Mul", {"bn/add": Reason.GRAPH_INPUT}),
     Row("into-another", lambda: g.norm(tf.nn.max_pool2d(g.norm(g.image(4), gamma=g.positive(4), name="a"), 2, 2, "VALID"), name="b"), "FusedBatchNormV3 MaxPool", {"b": Reason.NEEDS_POSITIVE_SCALE}),
 ]
+# fmt: on
 
 
 @parametrized(DOWN)

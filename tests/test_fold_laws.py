@@ -1,5 +1,8 @@
 """Every op that lets an affine pass: it does inside its condition, up and down, and a counterexample stands outside."""
 
+# One line each: a table is read by its columns.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import dataclasses
@@ -40,7 +43,9 @@ class Case:
 
 def pool(op, padding="VALID", **settings):
     data = "value" if op == "AvgPool" else "input"
-    return lambda x: getattr(raw, op)(**{data: x}, ksize=[1, 2, 3, 1], strides=[1, 2, 1, 1], padding=padding, **settings)
+    return lambda x: getattr(raw, op)(
+        **{data: x}, ksize=[1, 2, 3, 1], strides=[1, 2, 1, 1], padding=padding, **settings
+    )
 
 
 def reduce(op, *axes):
@@ -57,6 +62,7 @@ def gate(x):
 
 PADS = [[0, 0], [1, 2], [0, 1], [0, 0]]
 
+# fmt: off
 CASES = [
     Case("Identity", lambda x: raw.Identity(input=x), Passes.ANY, ""),
     Case("IdentityN", lambda x: raw.IdentityN(input=[x])[0], Passes.ANY, ""),
@@ -115,6 +121,7 @@ CASES = [
     ],
     Case("Softmax", lambda x: tf.reshape(raw.Softmax(logits=tf.reshape(x, [-1, 4])), [-1, 5, 6, 4]), Passes.NONE, "Reshape Reshape Softmax"),
 ]
+# fmt: on
 
 FORMS = {
     Passes.ANY: lambda x, name="site": g.offset(g.scale(x, name=f"{name}/mul"), name=name),
@@ -168,7 +175,9 @@ def test_outside(case, form, reason):
     # A known value of a Pad, or a padding that is zero, has its own name.
     fills = case.name in ("Pad", "SpaceToBatchND-padded")
     check_fold(lambda: form(case.op(source())), refused={site: Reason.ZERO_PADDING if fills else reason})
-    folding = check_fold(lambda: g.conv(case.op(form(g.placeholder(2, 5, 6, 4))), 3, 1), refused={site: Reason.GRAPH_INPUT})
+    folding = check_fold(
+        lambda: g.conv(case.op(form(g.placeholder(2, 5, 6, 4))), 3, 1), refused={site: Reason.GRAPH_INPUT}
+    )
     assert folding.outcomes[0].status is Status.KEPT
     assert counterexample(case.op, form)
 
@@ -196,7 +205,9 @@ def test_a_scale_of_zero_passes(case, up):
     def form(x):
         return raw.Mul(x=x, y=g.numbers([1.0, 0.0, 2.0, 0.5]), name="site")
 
-    graph = (lambda: form(case.op(source()))) if up else (lambda: g.conv(case.op(form(g.placeholder(2, 5, 6, 4))), 3, 1))
+    graph = (
+        (lambda: form(case.op(source()))) if up else (lambda: g.conv(case.op(form(g.placeholder(2, 5, 6, 4))), 3, 1))
+    )
     check_fold(graph, expect=["Conv2D", *case.left.split()], statuses=[Status.UP if up else Status.DOWN])
 
 
@@ -214,25 +225,33 @@ def test_the_scale_goes_alone(case):
     )
 
 
+# fmt: off
 POOLS = [
     *[Case(f"AvgPool3D-{p}", lambda x, p=p: raw.AvgPool3D(input=x, ksize=[1, 2, 2, 1, 1], strides=[1, 2, 1, 1, 1], padding=p), Passes.ANY, "AvgPool3D") for p in ("VALID", "SAME")],
     *[Case(f"MaxPool3D-{p}", lambda x, p=p: raw.MaxPool3D(input=x, ksize=[1, 2, 2, 1, 1], strides=[1, 2, 1, 1, 1], padding=p), Passes.ORDER, "MaxPool3D") for p in ("VALID", "SAME")],
 ]
+# fmt: on
 
 
 @named(POOLS)
 def test_pools_of_volumes(case):
     form = FORMS[case.passes]
-    check_fold(lambda: form(case.op(g.conv3d(g.volume()))), expect=["BiasAdd", "Conv3D", case.left], statuses=[Status.UP])
-    check_fold(lambda: g.conv3d(case.op(form(g.volume()))), expect=["BiasAdd", "Conv3D", case.left], statuses=[Status.DOWN])
+    check_fold(
+        lambda: form(case.op(g.conv3d(g.volume()))), expect=["BiasAdd", "Conv3D", case.left], statuses=[Status.UP]
+    )
+    check_fold(
+        lambda: g.conv3d(case.op(form(g.volume()))), expect=["BiasAdd", "Conv3D", case.left], statuses=[Status.DOWN]
+    )
 
 
+# fmt: off
 NCHW = [
     Case("AvgPool", lambda x: raw.AvgPool(value=x, ksize=[1, 1, 2, 2], strides=[1, 1, 2, 1], padding="SAME", data_format="NCHW"), Passes.ANY, "AvgPool"),
     Case("MaxPool", lambda x: raw.MaxPool(input=x, ksize=[1, 1, 2, 2], strides=[1, 1, 2, 1], padding="SAME", data_format="NCHW"), Passes.ORDER, "MaxPool"),
     Case("Mean", lambda x: raw.Mean(input=x, axis=[2, 3], keep_dims=True), Passes.ANY, "Mean"),
     Case("Pad", lambda x: raw.Pad(input=x, paddings=[[0, 0], [0, 0], [1, 1], [0, 1]]), Passes.SCALE, "Pad"),
 ]
+# fmt: on
 
 
 @named(NCHW)
@@ -281,14 +300,18 @@ def test_padding_the_channels(channels, form):
     """The channels that are filled carry no affine, also where there was one channel only."""
     pads = [[0, 0], [0, 0], [0, 0], [1, 2]]
     pad = "Pad" if channels > 1 else "PadV2"  # one channel's affine may be everyone's, and the value follows
-    check_fold(lambda: g.conv(tf.pad(form(g.placeholder(2, 5, 6, channels)), pads), 3), expect=["BiasAdd", "Conv2D", pad])
+    check_fold(
+        lambda: g.conv(tf.pad(form(g.placeholder(2, 5, 6, channels)), pads), 3), expect=["BiasAdd", "Conv2D", pad]
+    )
     check_fold(lambda: form(tf.pad(g.conv(g.image(), channels), pads)))
 
 
 @pytest.mark.parametrize("both", [[[0, 0], [1, 0], [0, 0], [1, 0]], [[1, 1], [0, 0], [0, 0], [0, 0]]])
 def test_padding_other_axes(both):
     """Channels and space at once, or the batch."""
-    check_fold(lambda: g.conv(tf.pad(g.affine(g.placeholder(2, 5, 6, 4)), both), 3), refused={"bn/add": Reason.GRAPH_INPUT})
+    check_fold(
+        lambda: g.conv(tf.pad(g.affine(g.placeholder(2, 5, 6, 4)), both), 3), refused={"bn/add": Reason.GRAPH_INPUT}
+    )
     check_fold(lambda: g.affine(tf.pad(source(), both)), refused={"bn/add": Reason.ZERO_PADDING})
 
 

@@ -183,7 +183,9 @@ def transposed_convolutions():
             "DepthwiseConv2dNativeBackpropInput",
             uniform=False,
         )
-    yield Case("transposed3d", lambda: g.placeholder(2, 2, 2, 3, 3), transposed3d, "Conv3DBackpropInputV2", uniform=False)
+    yield Case(
+        "transposed3d", lambda: g.placeholder(2, 2, 2, 3, 3), transposed3d, "Conv3DBackpropInputV2", uniform=False
+    )
     yield Case(
         "transposed3d-1x1",
         lambda: g.placeholder(2, 2, 2, 3, 3),
@@ -222,7 +224,11 @@ def batch_matmul(op, x, weights, *, a=False, b=False, left=False):
     shape = weights[:-2] + (weights[:-3:-1] if (a if left else b) else weights[-2:])
     extra = {"Tout": tf.float32} if op == "BatchMatMulV3" else {}
     y = g.const(*shape)
-    return getattr(raw, op)(x=y, y=x, adj_x=a, adj_y=b, **extra) if left else getattr(raw, op)(x=x, y=y, adj_x=a, adj_y=b, **extra)
+    return (
+        getattr(raw, op)(x=y, y=x, adj_x=a, adj_y=b, **extra)
+        if left
+        else getattr(raw, op)(x=x, y=y, adj_x=a, adj_y=b, **extra)
+    )
 
 
 def matrices():
@@ -267,7 +273,10 @@ def matrices():
                 bias="AddV2",
             )
     yield Case(
-        "BatchMatMulV2-one", lambda: g.placeholder(None, 4, 3), lambda x: batch_matmul("BatchMatMulV2", x, (1, 3, 5)), "BatchMatMulV2"
+        "BatchMatMulV2-one",
+        lambda: g.placeholder(None, 4, 3),
+        lambda x: batch_matmul("BatchMatMulV2", x, (1, 3, 5)),
+        "BatchMatMulV2",
     )
     yield Case(
         "BatchMatMulV2-more-axes",
@@ -284,7 +293,9 @@ def einsums():
             inputs = [g.const(*weights), x] if turned else [x, g.const(*weights)]
             return raw.Einsum(inputs=inputs, equation=equation)
 
-        return Case(f"einsum-{equation}", lambda: g.placeholder(*data), sink, "Einsum", axis_in, axis_out, uniform, bias)
+        return Case(
+            f"einsum-{equation}", lambda: g.placeholder(*data), sink, "Einsum", axis_in, axis_out, uniform, bias
+        )
 
     yield case("abc,cd->abd", (None, 4, 3), (3, 5), 2, 2, bias="BiasAdd")
     yield case("abc,dc->abd", (None, 4, 3), (5, 3), 2, 2, bias="BiasAdd")

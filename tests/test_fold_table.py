@@ -13,6 +13,9 @@ No line for:
   79's _FusedBatchNormEx and 80 (ops that only run time makes, and quantised ones).
 """
 
+# One line each: a table is read by its columns.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import itertools
@@ -82,7 +85,10 @@ def quantize_blocks():
         "dense": (lambda: decomposed(g.dense(g.rows(4), 4)), "MatMul"),
         "dense_no_scale": (lambda: decomposed(g.dense(g.rows(4), 4), gamma=False), "MatMul"),
         "depthwise": (lambda: g.norm(g.depthwise(g.image(4), padding="SAME")), "DepthwiseConv2dNative"),
-        "depthwise_no_scale": (lambda: decomposed(g.depthwise(g.image(4), padding="SAME"), gamma=False), "DepthwiseConv2dNative"),
+        "depthwise_no_scale": (
+            lambda: decomposed(g.depthwise(g.image(4), padding="SAME"), gamma=False),
+            "DepthwiseConv2dNative",
+        ),
     }
     for block, op in blocks.values():
         for activation, bypass in itertools.product((tf.nn.relu, tf.nn.relu6), (False, True)):
@@ -95,6 +101,7 @@ def quantize_blocks():
             yield Row("28", graph, f"BiasAdd {op} {name}" + (" AddV2" if bypass else ""))
 
 
+# fmt: off
 OPTIMIZE_FOR_INFERENCE = [
     Row("1", lambda: g.tf1_graph(g.global_norm(linear("conv", padding="SAME"), scale_after=False)), CONV),
     *[
@@ -129,6 +136,7 @@ GRAPH_TRANSFORMS = [
     *quantize_blocks(),
     Row("30", lambda: g.norm(g.conv(g.image(3, 7), dilation=(2, 1))), CONV),
 ]
+# fmt: on
 
 
 def constant(op, *shape, x=None, name="site"):
@@ -136,6 +144,7 @@ def constant(op, *shape, x=None, name="site"):
     return lambda: getattr(raw, op)(x=(x or (lambda: g.conv(g.image(), 3)))(), y=g.const(*shape), name=name)
 
 
+# fmt: off
 GRAPPLER = [
     Row("31", constant("Mul"), "Conv2D"),
     *[Row("32", constant("Mul", *shape), "Conv2D") for shape in ((1,), (1, 1, 1, 1))],
@@ -158,6 +167,7 @@ GRAPPLER = [
         for activation, name in ((tf.nn.relu, "Relu"), (tf.nn.relu6, "Relu6"), (tf.nn.elu, "Elu"), (tf.nn.leaky_relu, "LeakyRelu"), (tf.nn.tanh, "Tanh"))
     ],
 ]
+# fmt: on
 
 
 def image_of_two():
@@ -189,6 +199,7 @@ def splat(op, *shape):
     return lambda x: getattr(raw, op)(x=x, y=g.numbers(np.full(shape, 1.7, np.float32)), name="site")
 
 
+# fmt: off
 TFLITE = [
     *[Row(number, constant("AddV2", *shape), "AddV2 Conv2D") for number, shape in (("44", (3,)), ("45", (1, 1, 3)), ("46", (1, 1, 1, 3)))],
     Row("47", constant("Sub", 3), CONV),
@@ -238,6 +249,7 @@ TFLITE = [
     Row("67", lambda: g.norm(g.conv(g.image()), training=True), "Conv2D FusedBatchNormV3", {"bn": Reason.TRAINING_MODE}),
     *[Row("68", lambda flag=flag: g.tf1_graph(g.global_norm(g.conv(g.image()), scale_after=flag)), CONV) for flag in (True, False)],
 ]
+# fmt: on
 
 
 def pad(x):
@@ -260,6 +272,7 @@ def prelu(x):
     return tf.nn.relu(x) + g.const(x.shape[-1]) * -tf.nn.relu(-x)
 
 
+# fmt: off
 INTEL_AND_TFJS = [
     Row("69", lambda: g.norm(g.bias(g.conv(g.image(), padding="SAME"))), CONV),
     *[
@@ -285,6 +298,7 @@ INTEL_AND_TFJS = [
     Row("86", lambda: tf.nn.relu(vector("AddV2")(g.dense(g.rows()))), "AddV2 MatMul Relu"),
     Row("86", lambda: prelu(g.norm(g.conv(g.image()))), f"{CONV} AddV2 Mul Neg Neg Relu Relu", {"mul": Reason.NEEDS_POSITIVE_SCALE}),
 ]
+# fmt: on
 
 
 @parametrized([*OPTIMIZE_FOR_INFERENCE, *GRAPH_TRANSFORMS, *GRAPPLER, *TFLITE, *INTEL_AND_TFJS])

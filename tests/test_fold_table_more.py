@@ -11,6 +11,9 @@ No line for:
   179 (binary layers).
 """
 
+# One line each: a table is read by its columns.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import itertools
@@ -45,7 +48,9 @@ def batch(channels=3):
 
 
 def flat(x):
-    return tf.reshape(x, [-1, x.shape[1] * x.shape[2] * x.shape[3]] if x.shape.rank == 4 else [-1, x.shape[1] * x.shape[2]])
+    return tf.reshape(
+        x, [-1, x.shape[1] * x.shape[2] * x.shape[3]] if x.shape.rank == 4 else [-1, x.shape[1] * x.shape[2]]
+    )
 
 
 def maxpool(x):
@@ -67,6 +72,7 @@ def three_readers():
     return [tf.nn.relu(y), tf.concat([y, g.image(2, 4, name="z")[:, :, :4]], -1), tf.tanh(y)]
 
 
+# fmt: off
 BAN = [
     Row("87", lambda: g.norm(g.conv(g.image())), CONV),
     Row("87", lambda: g.affine(g.dense(g.rows())), DENSE),
@@ -82,6 +88,7 @@ BAN = [
     Row("90", lambda: flat(g.affine(conv1d(sequence()))), f"{CONV} ExpandDims Reshape Squeeze"),
     Row("91", two_dense, "AddV2 BatchMatMulV2 BatchMatMulV2 BiasAdd Conv2D ExpandDims Squeeze"),
 ]
+# fmt: on
 
 
 def residual():
@@ -99,12 +106,33 @@ def forward_cases():
         yield Row("100", lambda before=before: g.depthwise(before(g.image()), 1, (3, 3)), DEPTHWISE)
     name = "bn/add"
     for padding in ("SAME",):
-        yield Row("100", lambda p=padding: g.conv(g.affine(g.image()), 2, 2, padding=p), "AddV2 Conv2D", {name: Reason.GRAPH_INPUT})
-        yield Row("100", lambda p=padding: g.depthwise(g.affine(g.image()), 1, (3, 3), padding=p), "AddV2 DepthwiseConv2dNative", {name: Reason.GRAPH_INPUT})
-    yield Row("100", lambda: g.transposed(g.affine(batch()), 2, (1, 3)), "AddV2 Conv2DBackpropInput", {name: Reason.GRAPH_INPUT})
-    yield Row("100", lambda: g.transposed(g.affine(batch()), 2, (1, 1), stride=2), "AddV2 Conv2DBackpropInput", {name: Reason.GRAPH_INPUT})
+        yield Row(
+            "100",
+            lambda p=padding: g.conv(g.affine(g.image()), 2, 2, padding=p),
+            "AddV2 Conv2D",
+            {name: Reason.GRAPH_INPUT},
+        )
+        yield Row(
+            "100",
+            lambda p=padding: g.depthwise(g.affine(g.image()), 1, (3, 3), padding=p),
+            "AddV2 DepthwiseConv2dNative",
+            {name: Reason.GRAPH_INPUT},
+        )
+    yield Row(
+        "100",
+        lambda: g.transposed(g.affine(batch()), 2, (1, 3)),
+        "AddV2 Conv2DBackpropInput",
+        {name: Reason.GRAPH_INPUT},
+    )
+    yield Row(
+        "100",
+        lambda: g.transposed(g.affine(batch()), 2, (1, 1), stride=2),
+        "AddV2 Conv2DBackpropInput",
+        {name: Reason.GRAPH_INPUT},
+    )
 
 
+# fmt: off
 MCT = [
     Row("93", lambda: tf.nn.relu(g.norm(g.conv(g.image()))), f"{CONV} Relu"),
     Row("94", three_readers, f"{CONV} ConcatV2 Relu StridedSlice Tanh"),
@@ -120,13 +148,19 @@ MCT = [
         for channels, out, groups in ((6, 9, 3), (3, 3, 3), (6, 4, 2))
     ],
 ]
+# fmt: on
 
 
 def depthwise_transposed(x, multiplier=2, stride=2, name="transposed"):
     channels = x.shape[-1] // multiplier
     sizes = [2, x.shape[1] * stride, x.shape[2] * stride, channels]
     return raw.DepthwiseConv2dNativeBackpropInput(
-        input_sizes=sizes, filter=g.const(3, 2, channels, multiplier), out_backprop=x, strides=[1, stride, stride, 1], padding="SAME", name=name
+        input_sizes=sizes,
+        filter=g.const(3, 2, channels, multiplier),
+        out_backprop=x,
+        strides=[1, stride, stride, 1],
+        padding="SAME",
+        name=name,
     )
 
 
@@ -147,7 +181,13 @@ def scale_blocks():
 
 def grouped_blocks(number, sizes):
     for groups, bias, padding in itertools.product(sizes, (True, False), ("SAME", "VALID")):
-        yield Row(number, lambda n=groups, b=bias, p=padding: g.norm(with_bias(g.conv(g.image(2 * n), 3 * n, padding=p, groups=n), b)), CONV)
+        yield Row(
+            number,
+            lambda n=groups, b=bias, p=padding: g.norm(
+                with_bias(g.conv(g.image(2 * n), 3 * n, padding=p, groups=n), b)
+            ),
+            CONV,
+        )
 
 
 def before_flatten(transposed, form=g.affine):
@@ -175,6 +215,7 @@ def looped():
     return tf.add(g.norm(x, name="a"), g.norm(tf.nn.relu(x), name="b"))
 
 
+# fmt: off
 AIMET = [
     Row("105", lambda: g.norm(g.conv(tf.nn.relu(g.norm(g.conv(g.image()), name="a")))), "BiasAdd BiasAdd Conv2D Conv2D Relu"),
     Row("106", lambda: g.affine(g.norm(g.conv(g.image()))), CONV),
@@ -205,12 +246,15 @@ AIMET = [
     Row("141", lambda: g.conv(g.norm(g.bias(g.conv(g.image()))), 3), "BiasAdd Conv2D Conv2D"),
     Row("141", lambda: g.dense(g.affine(g.rows())), DENSE),
 ]
+# fmt: on
 
 
 def transposed3d(x, out=4):
     sizes = [2, *(2 * d for d in x.shape[1:4]), out]
     weights = g.const(2, 2, 1, out, x.shape[-1])
-    return raw.Conv3DBackpropInputV2(input_sizes=sizes, filter=weights, out_backprop=x, strides=[1, 2, 2, 2, 1], padding="SAME")
+    return raw.Conv3DBackpropInputV2(
+        input_sizes=sizes, filter=weights, out_backprop=x, strides=[1, 2, 2, 2, 1], padding="SAME"
+    )
 
 
 def ranks():
@@ -218,15 +262,24 @@ def ranks():
     for bias in (True, False):
         yield Row("142", lambda b=bias: g.affine(with_bias(conv1d(sequence()), b)), f"{CONV} ExpandDims Squeeze")
         yield Row("142", lambda b=bias: g.affine(with_bias(g.conv3d(g.volume()), b)), "BiasAdd Conv3D")
-        yield Row("142", lambda b=bias: g.affine(with_bias(transposed3d(g.placeholder(2, 2, 2, 3, 3)), b)), "BiasAdd Conv3DBackpropInputV2")
+        yield Row(
+            "142",
+            lambda b=bias: g.affine(with_bias(transposed3d(g.placeholder(2, 2, 2, 3, 3)), b)),
+            "BiasAdd Conv3DBackpropInputV2",
+        )
         for groups in (1, 2, 10):
             yield Row("142", lambda b=bias, n=groups: g.norm(with_bias(g.conv(g.image(2 * n), n, groups=n), b)), CONV)
-            yield Row("142", lambda b=bias, n=groups: g.norm(with_bias(g.transposed(batch(2 * n), n, groups=n), b)), DECONV)
+            yield Row(
+                "142", lambda b=bias, n=groups: g.norm(with_bias(g.transposed(batch(2 * n), n, groups=n), b)), DECONV
+            )
 
 
 def operands():
     """144: Mul and RealDiv, a scalar and a vector, in either order, behind grouped ops of both kinds."""
-    ops = {"Conv2D": lambda n: g.conv(g.image(2 * n), 2 * n, groups=n), "Conv2DBackpropInput": lambda n: g.transposed(batch(2 * n), 2 * n, groups=n)}
+    ops = {
+        "Conv2D": lambda n: g.conv(g.image(2 * n), 2 * n, groups=n),
+        "Conv2DBackpropInput": lambda n: g.transposed(batch(2 * n), 2 * n, groups=n),
+    }
     for (name, op), shape, groups in itertools.product(ops.items(), ((), None), (1, 2)):
 
         def constant(x, shape=shape):
@@ -243,6 +296,7 @@ def through_transpose(op, turned):
     return op(x=y, y=x) if turned else op(x=x, y=y)
 
 
+# fmt: off
 COREML = [
     *ranks(),
     Row("143", lambda: g.affine(g.bias(g.conv(g.image(dtype=tf.float16)))), CONV, rtol=3e-3),
@@ -263,6 +317,7 @@ COREML = [
     Row("148", lambda: raw.Sub(x=g.bias(g.dense(g.rows())), y=g.const(5)), DENSE),
     Row("148", lambda: raw.Sub(x=g.const(5), y=g.dense(g.rows())), DENSE),
 ]
+# fmt: on
 
 
 def blocks(count):
@@ -299,6 +354,7 @@ def affine_chain():
     return raw.Mul(x=raw.AddV2(x=x, y=shared), y=shared)
 
 
+# fmt: off
 ONNX = [
     *[Row("150", lambda v=v: g.norm(g.conv(g.image()), version=v), CONV) for v in (1, 2, 3)],
     *[Row("150", lambda layout=layout: g.norm(g.conv3d(g.volume(layout=layout), layout=layout), layout=layout), left) for layout, left in (("NDHWC", "BiasAdd Conv3D"), ("NCDHW", "AddV2 Conv3D"))],
@@ -346,6 +402,7 @@ ONNX = [
     Row("180", lambda: g.affine(tf.reshape(g.dense(g.rows(), 6), [-1, 1, 1, 6])), f"{DENSE} Reshape"),
     *[Row("181", lambda e=e: g.norm(g.conv(g.image()), epsilon=e), CONV) for e in (0.0, 1e-12, 1e-5, 1e-3, 1e-2)],
 ]
+# fmt: on
 
 
 @parametrized([*BAN, *MCT, *AIMET, *COREML, *ONNX])

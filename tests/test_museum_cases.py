@@ -78,7 +78,8 @@ def test_fused_batch_norm_v2():
 def test_negative_variance():
     """Seen: "math domain error", and NaN weights without a word."""
     check_fold(
-        lambda: g.norm(g.conv(g.image()), variance=g.numbers([1.0, 2.0, -1.0, 1.0])), refused={"bn": Reason.BAD_VARIANCE}
+        lambda: g.norm(g.conv(g.image()), variance=g.numbers([1.0, 2.0, -1.0, 1.0])),
+        refused={"bn": Reason.BAD_VARIANCE},
     )
 
 
@@ -295,7 +296,12 @@ def chosen(x):
 
 
 def looped(x):
-    return tf.while_loop(lambda i, _: i < 2, lambda i, v: (i + 1, g.norm(g.conv(v, 4, 1))), (0, x), shape_invariants=(tf.TensorShape([]), x.shape))[1]
+    return tf.while_loop(
+        lambda i, _: i < 2,
+        lambda i, v: (i + 1, g.norm(g.conv(v, 4, 1))),
+        (0, x),
+        shape_invariants=(tf.TensorShape([]), x.shape),
+    )[1]
 
 
 @pytest.mark.parametrize("body", [called, chosen, looped])
@@ -327,7 +333,9 @@ def test_a_dead_branch_of_v1_control_flow():
 
     def graph():
         x = g.conv(g.image())
-        y = v1_cond(tf.constant(value=False), lambda: g.norm(x, training=True, name="train"), lambda: g.norm(x, name="infer"))
+        y = v1_cond(
+            tf.constant(value=False), lambda: g.norm(x, training=True, name="train"), lambda: g.norm(x, name="infer")
+        )
         return tf.identity(y, name="out")
 
     built = build(graph)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import json
 import math
 import os
 import re
@@ -44,6 +46,7 @@ _S, _L, _B = flags.DEFINE_string, flags.DEFINE_list, flags.DEFINE_bool
 GROUPS: Mapping[str, Sequence[Flag]] = {
     "Input": (
         Flag(_S, "saved_model", "", "DIR", "SavedModel folder to read, the one that holds saved_model.pb"),
+        Flag(_S, "frozen_graph", "", "FILE.pb", "frozen GraphDef to read instead, binary or text"),
         Flag(_L, "tags", list(_DEFAULTS.tags), "A,B", "tags of the MetaGraph to load (default: serve)"),
         Flag(_L, "signature_keys", [], "A,B", "signatures to keep (default: all)"),
         Flag(
@@ -53,10 +56,32 @@ GROUPS: Mapping[str, Sequence[Flag]] = {
             "NAME:1,224,224,3",
             "fix the unknown dimensions of an input; repeat the flag for more inputs",
         ),
+        Flag(
+            _L,
+            "input_nodes",
+            [],
+            "A,B:1",
+            "tensors that become the inputs: the graph is cut there (default: the signature's inputs, or placeholders)",
+        ),
+        Flag(
+            _L,
+            "output_nodes",
+            [],
+            "A,B:1",
+            "tensors that become the outputs (default: the signature's, or of a frozen graph what nothing reads)",
+        ),
+        Flag(
+            flags.DEFINE_multi_string,
+            "set_input",
+            [],
+            "NAME=VALUE",
+            "make an input a constant, as in phase_train=false or size=[2,3]; repeat the flag for more inputs",
+        ),
     ),
     "Output": (
         Flag(_S, "tflite", "", "FILE", ".tflite file to write"),
         Flag(_S, "output_saved_model", "", "DIR", "folder for the folded SavedModel"),
+        Flag(_S, "output_graph", "", "FILE.pb", "file for the folded frozen graph; text where it ends in .pbtxt"),
         Flag(_S, "report", "", "FILE.json", "file for the whole report; the suffix decides the form"),
         Flag(_B, "overwrite", _DEFAULTS.overwrite, "", "replace a SavedModel that is already at --output_saved_model"),
         Flag(_B, "dry_run", _DEFAULTS.dry_run, "", "only report: do everything, but write no model"),
@@ -84,6 +109,20 @@ GROUPS: Mapping[str, Sequence[Flag]] = {
     ),
     "Converter": (
         Flag(_B, "allow_select_tf_ops", _DEFAULTS.allow_select_tf_ops, "", "let the .tflite use TensorFlow ops too"),
+        Flag(
+            _B,
+            "allow_custom_ops",
+            _DEFAULTS.allow_custom_ops,
+            "",
+            "take ops that TensorFlow does not know, and leave them and others that TFLite lacks to its interpreter",
+        ),
+        Flag(
+            _B,
+            "widen_to_float32",
+            _DEFAULTS.widen_to_float32,
+            "",
+            "let the .tflite compute in float32 what the graph computes in float16, bfloat16 or float64",
+        ),
     ),
     "General": (
         Flag(
@@ -100,13 +139,15 @@ GROUPS: Mapping[str, Sequence[Flag]] = {
     ),
 }
 
-_PATHS = ("saved_model", "tflite", "output_saved_model", "report", "representative_data")
+_INPUTS = ("saved_model", "frozen_graph")
+_OUTPUTS = ("tflite", "output_saved_model", "output_graph", "report")
 
 _EXAMPLES = """\
 Examples
   tf_bnfold --saved_model my_model --tflite my_model.tflite
   tf_bnfold --saved_model my_model --dry_run
   tf_bnfold --saved_model my_model --tflite my_model.tflite --input_shapes image:1,224,224,3
+  tf_bnfold --frozen_graph my_model.pb --input_nodes image --output_nodes logits --tflite my_model.tflite
   tf_bnfold --flagfile configs/mobile_float32.cfg --saved_model my_model --tflite my_model.tflite
 """
 
@@ -160,10 +201,10 @@ def request(asked: Mapping[str, Any], command: Sequence[str]) -> Request:
     Raises:
       FlagError: when a value can't be right, or nothing is asked for.
     """
-    asked = {**asked, **{name: _path(name, asked[name]) for name in _PATHS}}
-    if not asked["saved_model"]:
-        raise FlagError("no input: give --saved_model DIR; --help shows examples")
-    if not any(asked[name] for name in ("tflite", "output_saved_model", "report", "dry_run")):
+    paths = {name: _path(name, asked[name]) for name in (*_INPUTS, *_OUTPUTS, "representative_data")}
+    asked = {**asked, **paths}
+    _check_input(asked)
+    if not any(asked[name] for name in (*_OUTPUTS, "dry_run")):
         raise FlagError("no output: give --tflite FILE, --output_saved_model DIR, or --dry_run to only see the report")
     _check_values(asked)
     names = {field.name for field in dataclasses.fields(Options)}
@@ -172,15 +213,12 @@ def request(asked: Mapping[str, Any], command: Sequence[str]) -> Request:
         "tags": tuple(asked["tags"]),
         "signature_keys": tuple(asked["signature_keys"]),
         "input_shapes": input_shapes(asked["input_shapes"]),
+        "input_nodes": tuple(asked["input_nodes"]),
+        "output_nodes": tuple(asked["output_nodes"]),
+        "set_input": input_values(asked["set_input"]),
     }
-    return Request(
-        saved_model=asked["saved_model"],
-        tflite=asked["tflite"],
-        output_saved_model=asked["output_saved_model"],
-        report=asked["report"],
-        options=Options(**options),
-        command=tuple(command),
-    )
+    places = {name: asked[name] for name in (*_INPUTS, *_OUTPUTS)}
+    return Request(**places, options=Options(**options), command=tuple(command))
 
 
 def _path(name: str, value: str) -> str:
@@ -188,6 +226,16 @@ def _path(name: str, value: str) -> str:
     if value.startswith("--"):
         raise FlagError(f"--{name} has no value: {value!r} is read as one; give --{name}=... before it")
     return os.path.expanduser(value)
+
+
+def _check_input(asked: Mapping[str, Any]) -> None:
+    given = [name for name in _INPUTS if asked[name]]
+    if not given:
+        raise FlagError("no input: give --saved_model DIR or --frozen_graph FILE.pb; --help shows examples")
+    if len(given) > 1:
+        raise FlagError(f"two inputs: give one of {' and '.join(f'--{name}' for name in given)}")
+    if asked["frozen_graph"] and asked["signature_keys"]:
+        raise FlagError("--signature_keys: a frozen graph has no signatures; --output_nodes names what to compute")
 
 
 def _check_values(asked: Mapping[str, Any]) -> None:
@@ -217,6 +265,45 @@ def input_shapes(texts: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
         dims = match["dims"]
         shapes[match["name"]] = tuple(int(dim) for dim in dims.split(",")) if dims else ()
     return shapes
+
+
+def input_values(texts: Sequence[str]) -> Mapping[str, Any]:
+    """Return the value per input name from texts like "phase_train=false"; a value is a bool, a number or lists of them.
+
+    Raises:
+      FlagError: when a text is not of that form, or names an input twice.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not (name and value):
+            raise FlagError(f"--set_input={text}: give NAME=VALUE, as in phase_train=false")
+        if name in values:
+            raise FlagError(f"--set_input={text}: the input {name!r} has a value already")
+        values[name] = _value(value, text)
+    return values
+
+
+def _value(value: str, text: str) -> Any:
+    """Read a value as JSON spells it, or Python."""
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        try:
+            parsed = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            parsed = None
+    if not _is_number(parsed):
+        raise FlagError(f"--set_input={text}: give true, false, a number, or lists of them, as in size=[2,3]")
+    return parsed
+
+
+def _is_number(value: Any) -> bool:
+    """Tell whether a value is a number, a bool, or lists of these that make an array."""
+    if isinstance(value, list | tuple):
+        lengths = {len(item) if isinstance(item, list | tuple) else -1 for item in value}
+        return len(lengths) <= 1 and all(map(_is_number, value))
+    return isinstance(value, bool | int | float)
 
 
 def help_text() -> str:

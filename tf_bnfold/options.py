@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,6 +15,11 @@ class Options:
       signature_keys: Signatures to keep; empty for all.
       tags: Tags of the MetaGraph to load.
       input_shapes: Shape per signature input name; fixes unknown dimensions (-1 stays unknown).
+      input_nodes: Tensors ("a" or "a:1") at which the graph is cut: they become its inputs; empty for those it has.
+      output_nodes: Tensors that become the outputs; empty for those it has.
+      set_input: Value per input (a number, a bool, or lists of them) that becomes a constant.
+      allow_custom_ops: Take ops that TensorFlow does not know, and leave them to the TFLite interpreter.
+      widen_to_float32: Let the .tflite compute in float32 what the graph computes in float16, bfloat16 or float64.
       allow_select_tf_ops: Let the .tflite use TensorFlow ops beside the built-in ones.
       verify: Compare the result with the original.
       representative_data: .npz file with one array per input name, first axis the batch; "" for seeded random inputs.
@@ -27,6 +33,11 @@ class Options:
     signature_keys: tuple[str, ...] = ()
     tags: tuple[str, ...] = ("serve",)
     input_shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    input_nodes: tuple[str, ...] = ()
+    output_nodes: tuple[str, ...] = ()
+    set_input: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    allow_custom_ops: bool = False
+    widen_to_float32: bool = False
     allow_select_tf_ops: bool = False
     verify: bool = True
     representative_data: str = ""
@@ -42,17 +53,21 @@ class Request:
     """One run: what to read, what to write, and how.
 
     Attributes:
-      saved_model: SavedModel folder to read.
+      saved_model: SavedModel folder to read; "" where another input is given.
       tflite: .tflite file to write; "" for none.
       output_saved_model: SavedModel folder to write; "" for none.
       report: Report file to write; its suffix decides the form; "" for none.
       options: Everything else.
       command: The command line that asked for it, for the report.
+      frozen_graph: File of a frozen GraphDef to read instead of a SavedModel; "" for none.
+      output_graph: File of the folded GraphDef to write, as text where the suffix is .pbtxt; "" for none.
     """
 
-    saved_model: str
+    saved_model: str = ""
     tflite: str = ""
     output_saved_model: str = ""
     report: str = ""
     options: Options = dataclasses.field(default_factory=Options)
     command: tuple[str, ...] = ()
+    frozen_graph: str = ""
+    output_graph: str = ""

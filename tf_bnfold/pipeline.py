@@ -18,9 +18,10 @@ from tf_bnfold.clock import Clock
 from tf_bnfold.errors import UnfoldedError
 from tf_bnfold.flatbuffer import op_counts
 from tf_bnfold.fold import Folding, fold_graph
-from tf_bnfold.formats.input_shapes import fix_input_shapes
+from tf_bnfold.formats.graph_file import byte_size, write_graph_def
+from tf_bnfold.formats.load import load_model
 from tf_bnfold.formats.model import Model
-from tf_bnfold.formats.saved_model import load_saved_model, save_saved_model
+from tf_bnfold.formats.saved_model import save_saved_model
 from tf_bnfold.formats.tflite import convert_to_tflite
 from tf_bnfold.options import Request
 from tf_bnfold.outcome import Kind
@@ -57,8 +58,7 @@ def run(request: Request, clock: Clock | None = None, on_report: Callable[[Repor
     clock = clock or Clock()
     options = request.options
     with clock.step("load"):
-        model = load_saved_model(request.saved_model, tags=options.tags, signature_keys=options.signature_keys)
-        model = fix_input_shapes(model, options.input_shapes) if options.input_shapes else model
+        model = load_model(request)
     with clock.step("fold"):
         folding = fold_graph(model.graph_def, model.outputs(), model.inputs(), options.keep)
     findings = _Findings(result_of(model.graph_def, folding, model.notes), request, clock, on_report)
@@ -134,6 +134,9 @@ def _build(request: Request, frozen: Model, folded: Model, findings: _Findings, 
     if "output_saved_model" in wanted:
         with writing(request.output_saved_model):
             save_saved_model(folded, str(staging.stage(request.output_saved_model)))
+    if "output_graph" in wanted:
+        with writing(request.output_graph):
+            write_graph_def(folded.graph_def, str(staging.stage(request.output_graph)))
     if "report" in wanted:
         with writing(request.report):
             staging.stage(request.report).write_text(findings.report(wanted).to_json(), encoding="utf-8")
@@ -161,7 +164,7 @@ def result_of(graph_def: GraphDef, folding: Folding, notes: tuple[str, ...] = ()
 
 def _size(graph_def: GraphDef) -> Size:
     nodes = itertools.chain(graph_def.node, *(function.node_def for function in graph_def.library.function))
-    return Size(collections.Counter(node.op for node in nodes if node.op != "Const"), graph_def.ByteSize())
+    return Size(collections.Counter(node.op for node in nodes if node.op != "Const"), byte_size(graph_def))
 
 
 def _require_folded(result: Result) -> None:

@@ -14,7 +14,11 @@ REPORT_SUFFIXES = (".json",)
 
 def targets(request: Request) -> Mapping[str, str]:
     """Return the outputs that will be written, by flag; a dry run writes its report and no model."""
-    models = {"tflite": request.tflite, "output_saved_model": request.output_saved_model}
+    models = {
+        "tflite": request.tflite,
+        "output_saved_model": request.output_saved_model,
+        "output_graph": request.output_graph,
+    }
     asked = {"report": request.report} if request.options.dry_run else {**models, "report": request.report}
     return {flag: path for flag, path in asked.items() if path}
 
@@ -23,26 +27,41 @@ def check_paths(request: Request) -> None:
     """Check that the input is there and that every output can be written.
 
     Raises:
-      InputError: when the input is no SavedModel folder, or the representative data is no file.
+      InputError: when the input is no SavedModel folder or no file, or the representative data is no file.
       FlagError: when outputs would overwrite the input or each other, or the report has an unknown suffix.
       OutputError: when an output can't be written where it is asked for.
     """
-    _check_input(Path(request.saved_model))
+    _check_input(request)
     data = request.options.representative_data
     if data and not os.path.isfile(data):
         raise InputError(f"--representative_data={data}: no such file")
     if request.report and not request.report.endswith(REPORT_SUFFIXES):
         raise FlagError(f"--report={request.report}: the suffix decides the form; give {' or '.join(REPORT_SUFFIXES)}")
     outputs = targets(request)
-    inputs = {"saved_model": request.saved_model} | ({"representative_data": data} if data else {})
-    _check_apart(inputs, outputs)
+    inputs = {"saved_model": request.saved_model, "frozen_graph": request.frozen_graph, "representative_data": data}
+    _check_apart({flag: path for flag, path in inputs.items() if path}, outputs)
     for flag, path in outputs.items():
         problem = _parent_problem(path) or _PROBLEMS.get(flag, _file_problem)(path, request)
         if problem:
             raise OutputError(f"--{flag}={path}: {problem}")
 
 
-def _check_input(folder: Path) -> None:
+def _check_input(request: Request) -> None:
+    if request.frozen_graph:
+        _check_file(Path(request.frozen_graph))
+    else:
+        _check_folder(Path(request.saved_model))
+
+
+def _check_file(file: Path) -> None:
+    if file.is_dir():
+        hint = f"; give --saved_model={file}" if (file / "saved_model.pb").is_file() else ""
+        raise InputError(f"--frozen_graph={file}: a folder, not a file{hint}")
+    if not file.exists():
+        raise InputError(f"--frozen_graph={file}: no such file")
+
+
+def _check_folder(folder: Path) -> None:
     if (folder / "saved_model.pb").is_file():
         return
     if not folder.exists():

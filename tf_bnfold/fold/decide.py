@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.fold import edits
 from tf_bnfold.fold.down import down
-from tf_bnfold.fold.ledger import unfit_constant
+from tf_bnfold.fold.ledger import fits_dtype
 from tf_bnfold.fold.route import After, Before, Merge, Placed, Route, Scene, Touch
 from tf_bnfold.fold.sites import ALIASES, Site
 from tf_bnfold.fold.up import up
@@ -128,7 +128,10 @@ def _in_halves(scene: Scene, site: Site, refusal: Refusal) -> Decision | None:
     if whole.has_unit_scale or whole.has_zero_offset:
         return None
     scale, offset, leading = whole.scale_part(), whole.offset_part(), whole.leading_offset()
-    has_leading = unfit_constant(leading.offset, attributes.dtype(site.output), site.output.name) is None
+
+    def fits(affine: Affine) -> bool:
+        return fits_dtype(affine, attributes.dtype(site.output))
+
     one_op = len(site.elements) == 1 and not site.is_merged
     nothing = Refusal(Reason.NOT_FINITE, site.output.name)
 
@@ -136,8 +139,8 @@ def _in_halves(scene: Scene, site: Site, refusal: Refusal) -> Decision | None:
         return functools.cache(lambda: way(scene, site, half))
 
     scale_up, offset_down = search(scale, _up), search(offset, _down)
-    offset_up = search(leading, _up) if has_leading else lambda: nothing
-    scale_down = search(scale, _down) if has_leading else lambda: nothing
+    offset_up = search(leading, _up) if fits(leading) else lambda: nothing
+    scale_down = search(scale, _down) if fits(leading) else lambda: nothing
     for upper, lower in ((scale_up, offset_down), (offset_up, scale_down)):
         raised = upper()
         lowered = raised if isinstance(raised, Refusal) else lower()
@@ -151,7 +154,9 @@ def _in_halves(scene: Scene, site: Site, refusal: Refusal) -> Decision | None:
         (offset_down, scale, True),
     ):
         route = half()
-        if not isinstance(route, Refusal) and not _merges(route) and not (one_op and _inserts_bias(route)):
+        if isinstance(route, Refusal) or _merges(route) or not fits(stays):
+            continue
+        if not (one_op and _inserts_bias(route)):
             return Decision(Status.PARTLY, (route,), stays=stays, changes_value=changes, refusal=refusal)
     return None
 

@@ -11,7 +11,7 @@ import itertools
 from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.fold import laws, sinks, transfer
 from tf_bnfold.fold.bias import bias_behind
-from tf_bnfold.fold.ledger import unfit_constant
+from tf_bnfold.fold.ledger import fits_dtype, unfit_constant
 from tf_bnfold.fold.route import MOST_STEPS, Before, Merge, Placed, Route, Scene, Touch
 from tf_bnfold.fold.sites import Element, Site
 from tf_bnfold.graph import attributes
@@ -139,6 +139,9 @@ class _Down:
             return Refusal(Reason.NO_LAW, site.first.node.name)
         if placed.axis is not None and site.axis is not None and placed.axis != site.axis:
             return Refusal(Reason.CHANNEL_AXIS, site.first.node.name)
+        merged = placed.affine.then(site.affine)
+        if not fits_dtype(merged, attributes.dtype(site.output)):
+            return Refusal(Reason.NOT_FINITE, site.output.name)
         self.route.append(Merge(site, placed))
         return None
 

@@ -109,6 +109,11 @@ def unfit_constant(array: Array, dtype: int, name: str) -> Refusal | None:
     return None if fits else Refusal(Reason.NOT_FINITE, name)
 
 
+def fits_dtype(affine: Affine, dtype: int) -> bool:
+    """Whether constants of a DataType can hold a scale and an offset."""
+    return all(unfit_constant(vector, dtype, "") is None for vector in (affine.scale, affine.offset))
+
+
 def _unfit(peaks: Vector, scale: Vector, node: Node) -> Refusal | None:
     """Why weights whose largest magnitudes are `peaks` can't be scaled in the op's dtype, or None when they can.
 

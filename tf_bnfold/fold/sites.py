@@ -77,6 +77,8 @@ class Site:
       kind: What it is counted as.
       axis: The channel axis, or None when it does the same to every channel.
       affine: What the chain computes, and before it what has been merged into it.
+      is_lone_scalar: Whether it does no more than multiply by one number or add one. It may be a part of what the
+        converter fuses (the 1/6 of a hard-swish), unless it alone reads an input of the graph.
       is_merged: Whether another site has been merged into this one.
     """
 
@@ -85,6 +87,7 @@ class Site:
     kind: Kind
     axis: int | None
     affine: Affine
+    is_lone_scalar: bool = False
     is_merged: bool = False
 
     @property
@@ -106,11 +109,6 @@ class Site:
     def refusal(self) -> Refusal | None:
         """Why it is no affine here, or None."""
         return self.first.refusal
-
-    @property
-    def is_lone_scalar(self) -> bool:
-        """Whether it is one multiplication or addition of one number."""
-        return len(self.elements) == 1 and self.first.is_scalar and self.first.role is not Role.NORM
 
 
 def find_elements(view: View) -> dict[Node, Element]:
@@ -143,7 +141,7 @@ def find_sites(view: View, elements: dict[Node, Element]) -> list[Site]:
             chain.append(following)
         if is_own_bias(view, chain[0]):
             chain = chain[1:]
-        sites.extend(_site(group, aliases) for group in _groups(view, chain))
+        sites.extend(_site(view, group, aliases) for group in _groups(view, chain))
     return sorted(sites, key=lambda site: site.nodes[0].order)
 
 
@@ -231,7 +229,7 @@ def _reads_graph_input(view: View, element: Element) -> bool:
     return view.graph.is_fed(node)
 
 
-def _site(group: list[Element], aliases: dict[Node, list[Node]]) -> Site:
+def _site(view: View, group: list[Element], aliases: dict[Node, list[Node]]) -> Site:
     nodes = [group[0].node]
     affine = group[0].affine
     for element in group[1:]:
@@ -239,7 +237,9 @@ def _site(group: list[Element], aliases: dict[Node, list[Node]]) -> Site:
         nodes.append(element.node)
         affine = affine.then(element.affine)
     axis = next((element.axis for element in group if element.axis is not None), None)
-    return Site(tuple(group), tuple(nodes), _kind(group), axis, affine)
+    alone = all(element.is_scalar for element in group) and (affine.has_unit_scale or affine.has_zero_offset)
+    at_input = _reads_graph_input(view, group[0]) and len(view.graph.uses(group[0].data)) == 1
+    return Site(tuple(group), tuple(nodes), _kind(group), axis, affine, is_lone_scalar=alone and not at_input)
 
 
 def _kind(group: list[Element]) -> Kind:

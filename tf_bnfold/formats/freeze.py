@@ -16,7 +16,7 @@ from tf_bnfold.formats.effects import FUNCTIONAL, without_idle_waits
 from tf_bnfold.formats.model import GraphDef, node_name
 from tf_bnfold.formats.prune import function_names, pruned
 from tf_bnfold.formats.quiet import quiet
-from tf_bnfold.formats.variables import REF_VARIABLES, RESOURCE_VARIABLES, variable_writes
+from tf_bnfold.formats.variables import REF_VARIABLES, RESOURCE_VARIABLES, VARIABLES, variable_uses, variable_writes
 
 _LIMIT = 2**31 - 1  # bytes that a protocol buffer, and so a GraphDef, can hold
 _READ_THEN = {"ResourceGather": "GatherV2", "ResourceGatherNd": "GatherNd", "VariableShape": "Shape"}
@@ -44,9 +44,7 @@ def freeze_variables(session: Any, graph_def: GraphDef, outputs: Sequence[str], 
     read = {node.name for node in inference.node}
     assigned = {write.variable for write in variable_writes(graph)}
     variables = [
-        node
-        for node in graph.node
-        if node.op in RESOURCE_VARIABLES | REF_VARIABLES and (node.name in read or node.name not in assigned)
+        node for node in graph.node if node.op in VARIABLES and (node.name in read or node.name not in assigned)
     ]
     graph = _without_assignments(graph, {node.name for node in variables})
     if not variables:
@@ -129,21 +127,32 @@ def _make_idle(node: Any, variable: str, *, is_reference: bool) -> None:
 
 def _with_plain_reads(graph_def: GraphDef) -> GraphDef:
     """Spell gathers and shapes of variables as a read and the plain op: TensorFlow freezes only these in functions."""
+    variables = {node.name: node.attr["dtype"].type for node in graph_def.node if node.op in RESOURCE_VARIABLES}
+    dtypes = {
+        (use.function, use.node): variables[use.variable] for use in variable_uses(graph_def) if use.op in _READ_THEN
+    }
     result = graph_pb2.GraphDef(versions=graph_def.versions)
-    result.node.extend(new for node in graph_def.node for new in _plain_read(node, "", ""))
+    result.node.extend(new for node in graph_def.node for new in _plain_read(node, dtypes.get(("", node.name)), "", ""))
     result.library.CopyFrom(graph_def.library)
     for function in result.library.function:
-        nodes = [new for node in function.node_def for new in _plain_read(node, ":value:0", ":output:0")]
+        scope = function.signature.name
+        nodes = [
+            new
+            for node in function.node_def
+            for new in _plain_read(node, dtypes.get((scope, node.name)), ":value:0", ":output:0")
+        ]
         function.ClearField("node_def")
         function.node_def.extend(nodes)
     return result
 
 
-def _plain_read(node: Any, value: str, output: str) -> list[Any]:
-    """Return the nodes for one node; `value` and `output` end the names of tensors (empty in a graph)."""
-    if node.op not in _READ_THEN:
+def _plain_read(node: Any, dtype: int | None, value: str, output: str) -> list[Any]:
+    """Return the nodes for one node that reads a variable of this dtype, or for another if that is None.
+
+    `value` and `output` end the names of tensors; they are empty in a graph.
+    """
+    if dtype is None:
         return [node]
-    dtype = node.attr["dtype"].type
     read = node_def_pb2.NodeDef(name=f"{node.name}/Read", op="ReadVariableOp", device=node.device)
     read.input.append(node.input[0])
     read.attr["dtype"].type = dtype

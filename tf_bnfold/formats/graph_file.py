@@ -29,13 +29,15 @@ def read_graph_def(path: str) -> GraphDef:
       InputError: If the file can't be used; the message says what it holds.
     """
     try:
+        if os.path.getsize(path) > MOST_BYTES and not path.endswith(TEXT_SUFFIX):
+            raise InputError(_too_large(path))
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
         raise InputError(f"{path} can not be read: {error.strerror or error}") from error
     graph_def = _parsed(content, path)
     if not graph_def.node:
-        raise InputError(f"{path} holds no graph: a SavedModel is given by its folder, with --saved_model")
+        raise InputError(f"{path} holds no graph; a SavedModel is given by its folder, with --saved_model")
     for node in graph_def.node:
         if node.op in _VARIABLES:
             raise InputError(
@@ -47,28 +49,23 @@ def read_graph_def(path: str) -> GraphDef:
 
 
 def _parsed(content: bytes, path: str) -> GraphDef:
-    graph_def = graph_pb2.GraphDef()
-    if _is_text(content):
-        try:
-            return text_format.Parse(content.decode("utf-8"), graph_def)
-        except (text_format.ParseError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is no GraphDef in text form: {str(error).splitlines()[0]}") from error
-    if len(content) > MOST_BYTES:
-        raise InputError(_too_large(path))
+    """Parse the binary form, or else the text form; text is no valid binary, whatever it begins with."""
     try:
-        graph_def.ParseFromString(content)
-    except message.DecodeError as error:
+        graph_def = graph_pb2.GraphDef.FromString(content)
+        if graph_def.node:
+            return graph_def
+    except message.DecodeError:
+        graph_def = None
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if graph_def is not None:
+            return graph_def
         raise InputError(f"{path} is no GraphDef, or is damaged: it can not be parsed") from error
-    return graph_def
-
-
-def _is_text(content: bytes) -> bool:
-    """Tell text from binary: the first field of a binary GraphDef begins with a byte that no text form begins with.
-
-    Text begins with the name of a field or a comment, a binary GraphDef with the tag of node, library or versions.
-    """
-    start = content[:4096].lstrip()[:1]
-    return content[:1] not in (b"\n", b"\x12", b'"', b"\x1a", b"") and (start.isalpha() or start == b"#")
+    try:
+        return text_format.Parse(text, graph_pb2.GraphDef())
+    except text_format.ParseError as error:
+        raise InputError(f"{path} is no GraphDef, neither binary nor text: {str(error).splitlines()[0]}") from error
 
 
 def write_graph_def(graph_def: GraphDef, path: str) -> None:

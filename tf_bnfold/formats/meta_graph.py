@@ -15,6 +15,14 @@ from tf_bnfold.formats.model import Asset, SignatureDef, node_name, tensor_names
 
 MetaGraphDef = Any  # tensorflow.core.protobuf.meta_graph_pb2.MetaGraphDef
 
+_AROUND_THE_MESSAGE = (
+    "Graph execution error",
+    "Detected at node",
+    "<stack traces unavailable>",
+    "Node:",
+    "Restoring from checkpoint failed",
+    "Original error",
+)
 _NOT_FOR_USERS = (constants.INIT_OP_SIGNATURE_KEY, constants.TRAIN_OP_SIGNATURE_KEY)
 
 
@@ -116,11 +124,12 @@ def refuse_unknown_ops(graph_def: Any, path: str) -> None:
             if node.op not in functions and op_def_registry.get(node.op) is None:
                 raise InputError(
                     f"{path} has an op that this TensorFlow does not know: {node.op} at {node.name}; "
-                    "install or import the package that registers it"
+                    "import the package that registers it, or leave it to the TFLite interpreter with --allow_custom_ops"
                 )
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without TensorFlow's trailing dump of nodes."""
-    message = str(getattr(error, "message", "") or error).strip()
-    return message.splitlines()[0].rstrip(" .:") if message else type(error).__name__
+    """Return the line of an error's message that says what is wrong, out of all that TensorFlow puts around it."""
+    lines = [line.strip() for line in str(getattr(error, "message", "") or error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(_AROUND_THE_MESSAGE)]
+    return telling[0].rstrip(" .:") if telling else type(error).__name__

@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 GraphDef = Any  # tensorflow.core.framework.graph_pb2.GraphDef; TensorFlow has no type stubs
 SignatureDef = Any  # tensorflow.core.protobuf.meta_graph_pb2.SignatureDef
 TensorInfo = Any  # tensorflow.core.protobuf.meta_graph_pb2.TensorInfo
@@ -37,6 +40,10 @@ class Model:
       assets: Files that go with the model.
       notes: Sentences for the report about what was not kept.
       tags: Tags of the MetaGraph.
+      fed: Values of inputs that became constants, by tensor of the original.
+      origin: What a signature feeds and fetches in the original's graph, by key, where the original has no such
+        signature: a frozen graph has none, and the user may cut out a part.
+      custom_ops: Ops of the graph that TensorFlow does not know, and so can not run.
     """
 
     graph_def: GraphDef
@@ -45,6 +52,9 @@ class Model:
     assets: tuple[Asset, ...] = ()
     notes: tuple[str, ...] = ()
     tags: tuple[str, ...] = ("serve",)
+    fed: Mapping[str, npt.NDArray[np.generic]] = dataclasses.field(default_factory=dict)
+    origin: Mapping[str, SignatureDef] = dataclasses.field(default_factory=dict)
+    custom_ops: frozenset[str] = frozenset()
 
     def inputs(self) -> tuple[str, ...]:
         """Name the tensors that are fed: the inputs of all signatures, each once."""
@@ -67,6 +77,10 @@ class Model:
     def with_graph(self, graph_def: GraphDef) -> Model:
         """Return the same model over another graph."""
         return dataclasses.replace(self, graph_def=graph_def)
+
+    def noting(self, *notes: str) -> Model:
+        """Return the same model with more notes."""
+        return dataclasses.replace(self, notes=(*self.notes, *notes))
 
 
 def tensor_names(info: TensorInfo) -> Iterator[str]:

@@ -32,6 +32,8 @@ def assign_from_objects(
       path: The SavedModel's folder.
     """
     operations = [op for op in session.graph.get_operations() if op.type in RESOURCE_VARIABLES and op.name in read]
+    if not operations:
+        return
     with session.graph.as_default():
         known = session.run([gen_resource_variable_ops.var_is_initialized_op(op.outputs[0]) for op in operations])
     missing = {op.name: op for op, is_known in zip(operations, known, strict=True) if not is_known}

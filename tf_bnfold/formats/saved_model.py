@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,6 @@ from tensorflow.python.saved_model import constants
 from tf_bnfold.errors import InputError
 from tf_bnfold.formats.effects import effectful_functions, has_effect
 from tf_bnfold.formats.freeze import freeze_variables
-from tf_bnfold.formats.inline import inline_calls
 from tf_bnfold.formats.meta_graph import (
     MetaGraphDef,
     assets_of,
@@ -21,17 +21,25 @@ from tf_bnfold.formats.meta_graph import (
     initializer,
     one_line,
     read_meta_graph,
-    refuse_unknown_ops,
 )
-from tf_bnfold.formats.model import Asset, GraphDef, Model, SignatureDef
+from tf_bnfold.formats.model import Asset, Model, SignatureDef
 from tf_bnfold.formats.object_graph import assign_from_objects
+from tf_bnfold.formats.prepare import prepared
 from tf_bnfold.formats.prune import pruned
 from tf_bnfold.formats.quiet import quiet
 from tf_bnfold.formats.session import plain_config
 from tf_bnfold.formats.share import share_equal_signatures
+from tf_bnfold.formats.surgery import Surgery
+from tf_bnfold.formats.variables import VARIABLES
 
 
-def load_saved_model(path: str, *, tags: Sequence[str] = ("serve",), signature_keys: Sequence[str] = ()) -> Model:
+def load_saved_model(
+    path: str,
+    *,
+    tags: Sequence[str] = ("serve",),
+    signature_keys: Sequence[str] = (),
+    surgery: Surgery | None = None,
+) -> Model:
     """Load a SavedModel from Keras 3, Keras 2, TF2 or TF1 as one flat graph of constants.
 
     Only the MetaGraph and its checkpoint are read, not the object graph, so models load whose Python classes are gone.
@@ -40,12 +48,14 @@ def load_saved_model(path: str, *, tags: Sequence[str] = ("serve",), signature_k
       path: The folder.
       tags: Tags of the MetaGraph, all of them.
       signature_keys: Signatures to keep; empty for all.
+      surgery: What to change in the graph first.
 
     Returns:
       The model: what its signatures, init op and assets need.
 
     Raises:
       InputError: If the folder can't be used; the message names what is wrong in it.
+      FlagError: If what is to be changed can't be.
 
     Source: https://www.tensorflow.org/guide/saved_model
     """
@@ -55,21 +65,27 @@ def load_saved_model(path: str, *, tags: Sequence[str] = ("serve",), signature_k
     assets = assets_of(meta_graph, path)
     model = Model(meta_graph.graph_def, signatures, init_op, assets, tags=tuple(meta_graph.meta_info_def.tags))
 
-    saver = meta_graph.saver_def
-    saver_nodes = [saver.filename_tensor_name, saver.restore_op_name] if saver.restore_op_name else []
-    graph_def = pruned(meta_graph.graph_def, [*model.outputs(), *saver_nodes])
-    refuse_unknown_ops(graph_def, path)
+    graph_def = pruned(meta_graph.graph_def, [*model.outputs(), *_saver_nodes(meta_graph)])
+    surgery = surgery or Surgery()
     try:
-        frozen = _frozen(model.with_graph(inline_calls(graph_def)), meta_graph, path)
+        model = prepared(model.with_graph(graph_def), surgery, path, keep=_saver_nodes(meta_graph))
+        frozen = _frozen(model, meta_graph, path)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} can not be loaded: {one_line(error)}") from error
-    return _without_idle_init(share_equal_signatures(frozen))
+    return _without_idle_init(share_equal_signatures(_without_state(frozen) if surgery.cuts else frozen))
+
+
+def _saver_nodes(meta_graph: MetaGraphDef) -> tuple[str, ...]:
+    saver = meta_graph.saver_def
+    return (saver.filename_tensor_name, saver.restore_op_name) if saver.restore_op_name else ()
 
 
 def _frozen(model: Model, meta_graph: MetaGraphDef, path: str) -> Model:
-    """Import the graph, restore its variables, run its init op, and freeze it."""
+    """Restore the variables, run the init op, and freeze the graph."""
+    outputs = [name for name in model.outputs() if name != model.init_op]
+    read = [node.name for node in pruned(model.graph_def, outputs).node if node.op in VARIABLES]
     with tf.Graph().as_default(), quiet(), tf.compat.v1.Session(config=plain_config()) as session:
-        saver = _imported(model.graph_def, meta_graph)
+        saver = _imported(model, meta_graph, read)
         if saver is not None:
             _restore(session, saver, path)
         if model.init_op:
@@ -77,15 +93,18 @@ def _frozen(model: Model, meta_graph: MetaGraphDef, path: str) -> Model:
                 session.run(model.init_op, {asset.tensor_name: asset.path for asset in model.assets})
             except tf.errors.OpError as error:
                 raise InputError(f"the init op {model.init_op} of {path} fails: {one_line(error)}") from error
-        outputs = [name for name in model.outputs() if name != model.init_op]
-        read = {node.name for node in pruned(model.graph_def, outputs).node}
         assign_from_objects(session, meta_graph, model.signatures, read, path)
         return model.with_graph(freeze_variables(session, model.graph_def, outputs, model.init_op))
 
 
-def _imported(graph_def: GraphDef, meta_graph: MetaGraphDef) -> tf.compat.v1.train.Saver | None:
-    """Import the graph into the default graph and return the saver that restores its variables, if it has any."""
-    slim = meta_graph_pb2.MetaGraphDef(meta_info_def=meta_graph.meta_info_def, graph_def=graph_def)
+def _imported(model: Model, meta_graph: MetaGraphDef, variables: Sequence[str]) -> tf.compat.v1.train.Saver | None:
+    """Import what has to do with state, and return the saver that restores it, if there is one.
+
+    The ops of inference stay out, as some may have no kernel here.
+    """
+    assets = [asset.tensor_name for asset in model.assets]
+    state = pruned(model.graph_def, [*variables, *assets, model.init_op, *_saver_nodes(meta_graph)])
+    slim = meta_graph_pb2.MetaGraphDef(meta_info_def=meta_graph.meta_info_def, graph_def=state)
     if meta_graph.saver_def.restore_op_name:
         slim.saver_def.CopyFrom(meta_graph.saver_def)
     return tf.compat.v1.train.import_meta_graph(slim)
@@ -93,7 +112,7 @@ def _imported(graph_def: GraphDef, meta_graph: MetaGraphDef) -> tf.compat.v1.tra
 
 def _restore(session: tf.compat.v1.Session, saver: tf.compat.v1.train.Saver, path: str) -> None:
     prefix = os.path.join(path, constants.VARIABLES_DIRECTORY, constants.VARIABLES_FILENAME)
-    has_variables = any(op.type in ("VarHandleOp", "VariableV2", "Variable") for op in session.graph.get_operations())
+    has_variables = any(op.type in VARIABLES for op in session.graph.get_operations())
     if not os.path.exists(f"{prefix}.index"):
         if has_variables:
             raise InputError(f"{path} has variables but no checkpoint of them: {prefix}.index is missing")
@@ -106,13 +125,21 @@ def _restore(session: tf.compat.v1.Session, saver: tf.compat.v1.train.Saver, pat
         ) from error
 
 
+def _without_state(model: Model) -> Model:
+    """Drop init op and assets of a model that was cut, if what is left of it reads no table."""
+    effectful = effectful_functions(model.graph_def.library)
+    stateless = dataclasses.replace(model, init_op="", assets=())
+    graph_def = pruned(model.graph_def, stateless.outputs())
+    return model if any(has_effect(node, effectful) for node in graph_def.node) else stateless.with_graph(graph_def)
+
+
 def _without_idle_init(model: Model) -> Model:
     """Drop an init op that has nothing left to do."""
     effectful = effectful_functions(model.graph_def.library)
     needed = pruned(model.graph_def, [model.init_op]).node if model.init_op else []
     if any(has_effect(node, effectful) for node in needed):
         return model
-    idle = Model(model.graph_def, model.signatures, "", model.assets, model.notes, model.tags)
+    idle = dataclasses.replace(model, init_op="")
     return idle.with_graph(pruned(model.graph_def, idle.outputs()))
 
 

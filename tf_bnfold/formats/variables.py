@@ -13,6 +13,7 @@ from tf_bnfold.formats.model import GraphDef
 
 RESOURCE_VARIABLES = frozenset({"VarHandleOp"})
 REF_VARIABLES = frozenset({"VariableV2", "Variable"})
+VARIABLES = RESOURCE_VARIABLES | REF_VARIABLES
 
 _SAME_INDEX = frozenset({"Identity", "IdentityN", "Enter", "Exit", "NextIteration", "While", "StatelessWhile"})
 _ALL_OUTPUTS = {"Switch": 2, "Merge": 1}
@@ -24,38 +25,44 @@ _FIRST_ARGUMENT = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Write:
-    """A use of a variable that is more than a read.
+class Use:
+    """A node that takes a variable, and does not just hand it on.
 
     Attributes:
       variable: Name of the variable's node.
-      node: Name of the node that writes.
+      node: Name of the node that uses it.
       op: Its op.
       function: The library function that the node is in, "" for the graph itself.
+      reads: Whether all it does is read.
     """
 
     variable: str
     node: str
     op: str
     function: str
+    reads: bool
 
 
 _Uses = dict[tuple[str, int], list[tuple[Any, int]]]  # (node or argument, output) to its readers and their input
 
 
-def variable_writes(graph_def: GraphDef) -> Iterator[Write]:
-    """Yield every use of a variable that is not known to be a mere read, in function bodies too.
+def variable_writes(graph_def: GraphDef) -> Iterator[Use]:
+    """Yield every use of a variable that is not known to be a mere read, in function bodies too."""
+    return (use for use in variable_uses(graph_def) if not use.reads)
 
-    The world is closed: an op that takes a variable's handle and is not known counts as a write.
+
+def variable_uses(graph_def: GraphDef) -> Iterator[Use]:
+    """Yield every use of a variable, in function bodies too.
+
+    The world is closed: an op that takes a variable's handle and is not known to read does not count as a read.
     """
     readers = _Readers(graph_def)
     for variable in graph_def.node:
         if variable.op in REF_VARIABLES:
             for node, position in readers.of("", variable.name, 0):
-                if _takes_reference(node, position):
-                    yield Write(variable.name, node.name, node.op, "")
+                yield Use(variable.name, node.name, node.op, "", reads=not _takes_reference(node, position))
         elif variable.op in RESOURCE_VARIABLES:
-            yield from _handle_writes(variable.name, readers)
+            yield from _handle_uses(variable.name, readers)
 
 
 class _Readers:
@@ -72,15 +79,13 @@ class _Readers:
         return self._uses[scope].get((producer, output), ())
 
 
-def _handle_writes(variable: str, readers: _Readers) -> Iterator[Write]:
+def _handle_uses(variable: str, readers: _Readers) -> Iterator[Use]:
     """Follow a variable's handle to all that takes it."""
     seen = {("", variable, 0)}
     pending = list(seen)
     while pending:
         scope, producer, output = pending.pop()
         for node, position in readers.of(scope, producer, output):
-            if node.op in VARIABLE_READS:
-                continue
             carriers = {(scope, node.name, index) for index in _carried(node, position)}
             carriers.update(
                 (name, readers.functions[name].signature.input_arg[position - _FIRST_ARGUMENT[node.op]].name, 0)
@@ -88,7 +93,7 @@ def _handle_writes(variable: str, readers: _Readers) -> Iterator[Write]:
                 if name in readers.functions
             )
             if not carriers:
-                yield Write(variable, node.name, node.op, scope)
+                yield Use(variable, node.name, node.op, scope, reads=node.op in VARIABLE_READS)
             pending += carriers - seen
             seen |= carriers
 

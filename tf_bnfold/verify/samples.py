@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_bnfold.errors import InputError
+from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model, SignatureDef, TensorInfo
 from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened
 from tf_bnfold.verify.values import Array, NotVerified
@@ -87,7 +88,7 @@ def _random(runner: Runner, signature: SignatureDef, seed: int) -> tuple[Inputs,
         try:
             runner.run(list(fetches_of(signature).values()), feeds_of(signature, inputs))
         except (tf.errors.OpError, ValueError, TypeError) as caught:
-            error = error if tried != {form} else f"it can not run on guessed inputs: {_first_line(caught)}"
+            error = error if tried != {form} else f"it can not run on guessed inputs: {one_line(caught)}"
             continue
         random = np.random.default_rng(seed)
         return tuple(_draw(signature, guess, scale, random) for scale in _SCALES)
@@ -96,10 +97,6 @@ def _random(runner: Runner, signature: SignatureDef, seed: int) -> tuple[Inputs,
 
 def _top(value: Array) -> int:
     return int(value.max()) if value.dtype.kind in "iu" and value.size else 0
-
-
-def _first_line(error: BaseException) -> str:
-    return str(getattr(error, "message", "") or error).strip().partition("\n")[0]
 
 
 def _draw(signature: SignatureDef, guess: _Guess, scale: float, random: np.random.Generator) -> Inputs:

@@ -1,0 +1,187 @@
+"""Shapes by local rules never contradict TensorFlow's own inference, and know what the fold needs to know."""
+
+from __future__ import annotations
+
+import graphs as g
+import numpy as np
+import pytest
+import tensorflow as tf
+from checker import build
+from test_fold_joins import DOWN, MOVES
+from test_fold_joins import UP as JOINS
+from test_fold_laws import CASES as LAWS
+from test_fold_laws import NCHW, POOLS
+from test_fold_sinks import CASES as SINKS
+
+from tf_bnfold.graph.view import View
+
+raw = tf.raw_ops
+
+
+def compare(function, *, complete=False):
+    """Hold every tensor's shape and dimensions against TensorFlow's; `complete`: all that it knows is known."""
+    built = build(function)
+    view = View.of(built.graph_def, built.outputs)
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(built.graph_def, name="")
+        for operation in graph.get_operations():
+            for index, tensor in enumerate(operation.outputs):
+                ours = view.graph.tensor(f"{operation.name}:{index}")
+                assert_agrees(view, ours, tensor.shape, complete=complete)
+                # Asked alone, before its neighbours, a tensor may be seen by another rule.
+                assert_agrees(
+                    View.of(built.graph_def, built.outputs), ours, tensor.shape, fresh=ours, complete=complete
+                )
+
+
+def assert_agrees(view, tensor, expected, *, fresh=None, complete=False):
+    if fresh is not None:
+        tensor = view.graph.tensor(f"{fresh.node.name}:{fresh.index}")
+    rank = view.shapes.rank(tensor)
+    assert rank is None or expected.rank is None or rank == expected.rank, tensor
+    for axis in range(expected.rank or 0):
+        for asked in (axis, axis - expected.rank):
+            size = view.shapes.dim(tensor, asked)
+            assert size is None or expected[axis] is None or size == expected[axis], (tensor, asked, size, expected)
+    shape = view.shapes.of(tensor)
+    assert expected.is_compatible_with(shape), (tensor, shape, expected)
+    if complete and tensor.node.op != "Const":
+        assert tuple(expected) == shape, tensor
+
+
+@pytest.mark.parametrize("row", [*JOINS, *MOVES, *DOWN], ids=lambda row: row.number)
+def test_graphs_of_the_table(row):
+    compare(row.build)
+
+
+@pytest.mark.parametrize("case", SINKS, ids=lambda case: case.name)
+def test_linear_ops(case):
+    compare(lambda: g.offset(g.scale(case.sink(case.source()), case.axis_out), case.axis_out), complete=True)
+
+
+@pytest.mark.parametrize("case", LAWS, ids=lambda case: case.name)
+def test_other_ops(case):
+    compare(lambda: tf.identity(case.op(g.placeholder(None, 5, 6, 4))))
+    compare(lambda: tf.identity(case.op(g.placeholder(2, 5, 6, 4))), complete=True)
+
+
+@pytest.mark.parametrize("case", [*POOLS, *NCHW], ids=lambda case: case.name)
+def test_pools(case):
+    compare(lambda: case.op(g.volume() if case in POOLS else g.nchw()), complete=True)
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("shape", [(2, 4, 5, 1), (2, 1, 5, 4), (2, 4, 1, 1)])
+def test_a_bias_of_either_layout(layout, shape):
+    """The bias stands on axis 1 or on the last one; its size is no other axis'."""
+
+    def graph():
+        x = raw.BiasAdd(value=g.placeholder(*shape), bias=g.const(shape[g.axis_of(layout)]), data_format=layout)
+        return raw.Relu(features=x)
+
+    compare(graph, complete=True)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (3, 1, 1), (1, 1, 1, 1, 4), (2, 1, 1, 1)])
+def test_constants_that_enlarge(shape):
+    """What a constant adds to a shape is seen."""
+    for op in (raw.Mul, raw.AddV2, raw.Sub, raw.RealDiv):
+        compare(
+            lambda op=op: raw.Relu(features=op(x=g.conv(g.placeholder(None, 6, 6, 3), 1, (6, 6)), y=g.const(*shape))),
+            complete=True,
+        )
+
+
+def known(function, name="out"):
+    built = build(function)
+    view = View.of(built.graph_def, built.outputs)
+    return view.shapes.of(view.graph.tensor(name))
+
+
+def test_a_flatten_with_a_dynamic_batch():
+    """Reshape(x, [shape(x)[0], 60]), as Keras writes it."""
+
+    def graph():
+        x = g.placeholder(None, 4, 5, 3)
+        return tf.reshape(x, tf.stack([tf.shape(x)[0], 60]), name="out")
+
+    assert known(graph) == (None, 60)
+
+
+def test_a_flatten_that_computes_its_size():
+    """Reshape(x, [shape(x)[0], prod(shape(x)[1:])])."""
+
+    def graph():
+        x = g.placeholder(None, 4, 5, 3)
+        size = tf.shape(x)
+        return tf.reshape(x, tf.concat([size[:1], [tf.reduce_prod(size[1:])]], 0), name="out")
+
+    assert known(graph) == (None, 60)
+
+
+def test_a_dense_layer_of_rank_three():
+    """The shape arithmetic of tf.tensordot."""
+    assert known(lambda: tf.tensordot(g.placeholder(None, 7, 3), g.const(3, 5), 1, name="out")) == (None, 7, 5)
+
+
+def test_upsampling_by_the_own_size():
+    """ResizeNearestNeighbor(x, shape(x)[1:3] * 2)."""
+
+    def graph():
+        x = g.image(3, None)
+        y = raw.ResizeNearestNeighbor(images=g.conv(x, 4, 1), size=tf.shape(x)[1:3] * 2)
+        return tf.identity(y, name="out")
+
+    assert known(graph) == (None, None, None, 4)
+
+
+def test_a_transposed_convolution_of_a_dynamic_size():
+    """Its channels are known, whatever its height and width."""
+
+    def graph():
+        x = g.image(3, None)
+        size = tf.shape(x)
+        sizes = tf.stack([size[0], size[1] * 2, size[2] * 2, 4])
+        y = raw.Conv2DBackpropInput(
+            input_sizes=sizes, filter=g.const(2, 2, 4, 3), out_backprop=x, strides=[1, 2, 2, 1], padding="SAME"
+        )
+        return tf.identity(y, name="out")
+
+    assert known(graph) == (None, None, None, 4)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda x: raw.Sin(x=x), lambda x: raw.Lgamma(x=x), lambda x: tf.unique(tf.reshape(x, [-1]))[0]]
+)
+def test_what_no_rule_names_is_unknown_or_right(make):
+    compare(lambda: make(g.placeholder(2, 5, 6, 4)))
+
+
+def test_annotations_are_believed():
+    """_output_shapes says what no rule knows."""
+
+    def graph():
+        built = build(lambda: raw.Lgamma(x=g.placeholder(2, 3)))
+        shape = tf.TensorShape([2, 3]).as_proto()
+        built.graph_def.node[-1].attr["_output_shapes"].list.shape.append(shape)
+        return built
+
+    assert known(graph, "Lgamma") == (2, 3)
+
+
+def test_a_graph_deeper_than_the_stack():
+    """Twenty thousand ops in a row need no recursion."""
+
+    def graph():
+        return g.placeholder(2, 3)
+
+    built = build(graph)
+    source = "x"
+    for number in range(20_000):
+        node = built.graph_def.node.add(name=f"n{number}", op="Tanh")
+        node.input.append(source)
+        node.attr["T"].type = tf.float32.as_datatype_enum
+        source = node.name
+    view = View.of(built.graph_def, [source])
+    assert view.shapes.of(view.graph.tensor(source)) == (2, 3)
+    assert np.prod(view.shapes.of(view.graph.tensor("n7"))) == 6
