@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import graphs as g
 import numpy as np
+import pytest
 import tensorflow as tf
-from checker import check_fold
+from checker import build, check_fold
 from rows import Row, check, parametrized
 
+from tf_bnfold.fold import fold_graph
 from tf_bnfold.outcome import Status
 from tf_bnfold.reasons import Reason
 
@@ -236,3 +238,27 @@ def test_batch_affine():
         lambda: raw.Mul(x=g.conv(g.placeholder(3, 5, 6, 3)), y=g.const(3, 1, 1, 1), name="site"),
         refused={"site": Reason.CHANNEL_AXIS},
     )
+
+
+@pytest.mark.parametrize("form", [g.norm, g.affine])
+def test_a_branch_that_nobody_reads(form):
+    """What no output needs is folded or left, but it does no harm."""
+
+    def graph(function):
+        def written():
+            x = g.image()
+            function(x)
+            return tf.tanh(x)
+
+        return written
+
+    check_fold(graph(lambda x: form(g.conv(x))))
+    check_fold(graph(lambda x: g.conv(form(x))))
+    check_fold(graph(lambda x: form(tf.nn.relu(g.conv(form(g.conv(x)))))))
+
+
+def test_an_index_out_of_range():
+    """TensorFlow takes such a graph and fails when it runs; the fold leaves it alone."""
+    built = build(lambda: g.affine(raw.GatherV2(params=g.conv(g.image()), indices=[3, 4, 0], axis=3)))
+    folding = fold_graph(built.graph_def, built.outputs)
+    assert [outcome.status for outcome in folding.outcomes] == [Status.KEPT]

@@ -12,6 +12,8 @@ from tf_bnfold.graph.view import GraphDef
 from tf_bnfold.options import Options, Request
 from tf_bnfold.report import Report
 
+_GRAPH_SUFFIXES = (".pb", ".pbtxt")
+
 
 @dataclasses.dataclass(frozen=True)
 class FoldResult:
@@ -77,14 +79,14 @@ def fold_saved_model(
 
 
 def convert(
-    saved_model: str | os.PathLike[str],
+    model: str | os.PathLike[str],
     tflite: str | os.PathLike[str],
     options: Options | None = None,
 ) -> Report:
-    """Fold a SavedModel, verify the result, convert it, verify that, and write the .tflite.
+    """Fold a model, verify the result, convert it, verify that, and write the .tflite.
 
     Args:
-      saved_model: Folder of the SavedModel.
+      model: Folder of a SavedModel, or file of a frozen graph, which ends in .pb or .pbtxt.
       tflite: File to write.
       options: How to read, fold, verify and convert.
 
@@ -94,4 +96,7 @@ def convert(
     Raises:
       FoldError: Its class and `exit_code` tell what failed; nothing is written then.
     """
-    return pipeline.run(Request(os.fspath(saved_model), tflite=os.fspath(tflite), options=options or Options()))
+    path = os.fspath(model)
+    is_graph = path.endswith(_GRAPH_SUFFIXES) and not os.path.isdir(path)
+    request = Request("" if is_graph else path, frozen_graph=path if is_graph else "", tflite=os.fspath(tflite))
+    return pipeline.run(dataclasses.replace(request, options=options or Options()))

@@ -268,7 +268,7 @@ def input_shapes(texts: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
 
 
 def input_values(texts: Sequence[str]) -> Mapping[str, Any]:
-    """Return the value per input name from texts like "phase_train=false"; a value is a bool, a number or lists of them.
+    """Return the value per input name from texts like "phase_train=false": a bool, a number or lists of them.
 
     Raises:
       FlagError: when a text is not of that form, or names an input twice.

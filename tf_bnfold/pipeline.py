@@ -23,7 +23,8 @@ from tf_bnfold.formats.load import load_model
 from tf_bnfold.formats.model import Model
 from tf_bnfold.formats.saved_model import save_saved_model
 from tf_bnfold.formats.tflite import convert_to_tflite
-from tf_bnfold.options import Request
+from tf_bnfold.formats.widen import widened
+from tf_bnfold.options import Options, Request
 from tf_bnfold.outcome import Kind
 from tf_bnfold.outputs import Staging, writing
 from tf_bnfold.report import Measurement, Report, Result, Run, Size
@@ -94,6 +95,12 @@ class _Findings:
         run = Run(self._request.command, _versions(), dict(self._clock.seconds), self.measurements, outputs)
         return Report(self.result, run)
 
+    def noting(self, model: Model) -> Model:
+        """Add what the model notes, and return it."""
+        self.result = dataclasses.replace(self.result, notes=model.notes)
+        self._tell()
+        return model
+
     def add_tflite(self, content: bytes) -> None:
         """Add the converted model."""
         self.result = dataclasses.replace(self.result, tflite=Size(op_counts(content), len(content)))
@@ -119,15 +126,14 @@ def _build(request: Request, frozen: Model, folded: Model, findings: _Findings, 
     samples = None
     if options.verify:
         with clock.step("verify"):
-            samples = verify.make_samples(frozen, options.representative_data)
-            paths = (request.saved_model, folded.tags)
-            findings.add(*verify.verify_saved_model(*paths, frozen, folded, samples, rtol=options.rtol))
+            original = verify.runnable(frozen)
+            samples = verify.make_samples(original, options.representative_data)
+            findings.add(*_compared(request, original, verify.runnable(folded), samples))
     if request.tflite:
-        content = _converted(request, folded, staging, clock)
+        content = _converted(request, findings.noting(_as_tflite_computes(folded, options)), staging, clock)
         findings.add_tflite(content)
         if samples is not None:
-            with clock.step("verify_tflite"):
-                findings.add(verify.verify_tflite(folded, content, samples, rtol=options.rtol))
+            findings.add(_compared_tflite(request, folded, content, samples, staging, clock))
         if "tflite" in wanted:
             with writing(request.tflite):
                 staging.stage(request.tflite).write_bytes(content)
@@ -142,13 +148,50 @@ def _build(request: Request, frozen: Model, folded: Model, findings: _Findings, 
             staging.stage(request.report).write_text(findings.report(wanted).to_json(), encoding="utf-8")
 
 
-def _converted(request: Request, folded: Model, staging: Staging, clock: Clock) -> bytes:
+def _compared(
+    request: Request, frozen: Model, folded: Model, samples: verify.Samples | verify.NotVerified
+) -> tuple[Finding, Finding]:
+    """Compare the folded graph with what was read."""
+    rtol = request.options.rtol
+    if request.frozen_graph:
+        return verify.verify_frozen_graph(request.frozen_graph, frozen, folded, samples, rtol=rtol)
+    return verify.verify_saved_model(request.saved_model, frozen.tags, frozen, folded, samples, rtol=rtol)
+
+
+def _compared_tflite(
+    request: Request,
+    folded: Model,
+    content: bytes,
+    samples: verify.Samples | verify.NotVerified,
+    staging: Staging,
+    clock: Clock,
+) -> Finding:
+    """Compare the .tflite with the folded graph; with custom ops, which nothing here runs, what comes before them."""
+    rtol, compared = request.options.rtol, verify.runnable(folded)
+    if compared is not folded:
+        content = _converted(request, _as_tflite_computes(compared, request.options), staging, clock)
+    with clock.step("verify_tflite"):
+        if compared is folded:
+            return verify.verify_tflite(folded, content, samples, rtol=rtol)
+        return verify.verify_tflite(compared, content, samples, rtol=rtol, compared=verify.UP_TO_CUSTOM_OPS)
+
+
+def _as_tflite_computes(model: Model, options: Options) -> Model:
+    return widened(model) if options.widen_to_float32 else model
+
+
+def _converted(request: Request, model: Model, staging: Staging, clock: Clock) -> bytes:
     """Return the .tflite; the converter's own files lie beside it, or with a dry run among the temporary files."""
     options = request.options
     folder = tempfile.gettempdir() if options.dry_run else os.path.dirname(os.path.abspath(request.tflite))
     with clock.step("convert"), writing(request.tflite):
         work_dir = str(staging.scratch(folder))
-        return convert_to_tflite(folded, work_dir=work_dir, allow_select_tf_ops=options.allow_select_tf_ops)
+        return convert_to_tflite(
+            model,
+            work_dir=work_dir,
+            allow_select_tf_ops=options.allow_select_tf_ops,
+            allow_custom_ops=options.allow_custom_ops,
+        )
 
 
 def result_of(graph_def: GraphDef, folding: Folding, notes: tuple[str, ...] = ()) -> Result:

@@ -7,40 +7,176 @@ import enum
 
 
 class Reason(enum.Enum):
-    """Every reason for which an affine is refused; the value is its help text."""
+    """Every reason for which an affine is refused; the value is its help text.
 
-    TRAINING_MODE = "the batch norm computes its statistics from the batch (is_training)"
-    STATISTICS_USED = "outputs 1 to 5 of the fused batch norm are read"
-    PARAMETERS_NOT_CONSTANT = "gamma, beta, mean, variance, scale or offset is not a constant"
-    WEIGHTS_NOT_CONSTANT = "the weights of the linear op are not a constant"
-    WEIGHTS_COMPRESSED = "the weights are stored in a smaller type, and folding would store them larger"
-    BAD_VARIANCE = "variance + epsilon is zero, negative or not finite"
-    NOT_FINITE = "a scale, an offset or a folded constant would not be finite in the graph's dtype"
-    SUBNORMAL = "a folded constant would lose its precision to subnormal numbers"
-    CHANNEL_AXIS = "the constant is not on the channel axis"
-    ENLARGES = "the constant broadcasts the value to a larger shape"
-    UNKNOWN_SHAPE = "the shape or rank that decides it is not known"
-    SHARED = "the value that would change has another reader"
-    FETCHED = "the value that would change is an output of the graph"
-    GRAPH_INPUT = "the way up ends at an input of the graph, not at a linear op"
-    GRAPH_OUTPUT = "the way down ends at an output of the graph, not at a linear op"
-    NO_LAW = "no batch norm may pass this op"
-    UNKNOWN_ATTRIBUTE = "the op has an attribute that no rule names"
-    CONTROL_FLOW = "v1 control flow (Switch, Merge, loops) is not crossed"
-    FAKE_QUANT = "a FakeQuant op stands in between or on the weights"
-    NEEDS_POSITIVE_SCALE = "this op lets only a scale above zero pass"
-    NEEDS_ZERO_OFFSET = "this op lets only a scale pass, no offset"
-    NEEDS_UNIT_SCALE = "this op lets only an offset pass, no scale"
-    ZERO_PADDING = "an offset does not pass zero padding: the border would change"
-    CHANNELS_DIFFER = "the op mixes channels that have different scales or offsets"
-    MIXED_BRANCHES = "the other branches of a join can not take their share"
-    LONE_SCALAR = "a lone scalar is folded only into the linear op right before it"
-    DTYPE = "the dtypes on the way differ or lose precision"
-    MORE_WORK = "folding would leave more ops than it found"
-    LOSES_FUSION = "folding would cost the TFLite converter a fusion"
-    TOO_FAR = "the way is longer than is looked into"
-    NO_READER = "nothing reads the value"
-    KEPT_BY_USER = "kept, because --keep names it"
+    docs/reasons.md is generated from this.
+
+    Attributes:
+      graph: A graph that gives it, in one line.
+      remedy: What would have to change in the model.
+    """
+
+    graph: str
+    remedy: str
+
+    def __new__(cls, text: str, graph: str, remedy: str) -> Reason:
+        """Make a member whose value is the text alone."""
+        member = object.__new__(cls)
+        member._value_ = text
+        member.graph = graph
+        member.remedy = remedy
+        return member
+
+    TRAINING_MODE = (
+        "the batch norm computes its statistics from the batch (is_training)",
+        "Conv2D -> FusedBatchNormV3(is_training=True)",
+        "export the model for inference, with training=False",
+    )
+    STATISTICS_USED = (
+        "outputs 1 to 5 of the fused batch norm are read",
+        "Conv2D -> FusedBatchNormV3; its output 1 -> Mul",
+        "take out what reads the batch norm's mean or variance, a leftover of training",
+    )
+    PARAMETERS_NOT_CONSTANT = (
+        "gamma, beta, mean, variance, scale or offset is not a constant",
+        "Conv2D -> FusedBatchNormV3(gamma is an input)",
+        "compute the parameters from constants, and let nothing assign the variables",
+    )
+    WEIGHTS_NOT_CONSTANT = (
+        "the weights of the linear op are not a constant",
+        "Conv2D(weights are an input) -> batch norm",
+        "compute the weights from constants, and let nothing assign the variables",
+    )
+    WEIGHTS_COMPRESSED = (
+        "the weights are stored in a smaller type, and folding would store them larger",
+        "Conv2D(weights are Cast from float16) -> batch norm",
+        "fold first, then compress the weights",
+    )
+    BAD_VARIANCE = (
+        "variance + epsilon is zero, negative or not finite",
+        "Conv2D -> FusedBatchNormV3(variance = -1)",
+        "look at the moving variance: training diverged, or the checkpoint is broken",
+    )
+    NOT_FINITE = (
+        "a scale, an offset or a folded constant would not be finite in the graph's dtype",
+        "Conv2D(weights of 1e20) -> Mul(1e20)",
+        "look at the weights and gamma: one of them is far too large, or is not finite itself",
+    )
+    SUBNORMAL = (
+        "a folded constant would lose its precision to subnormal numbers",
+        "Conv2D -> Mul(1e-39)",
+        "set the gamma of channels that are next to nothing to 0, or take these channels out",
+    )
+    CHANNEL_AXIS = (
+        "the constant is not on the channel axis",
+        "Conv2D -> Mul(a constant of shape [H, 1, 1])",
+        "give the constant one element per channel, on the channel axis",
+    )
+    ENLARGES = (
+        "the constant broadcasts the value to a larger shape",
+        "Conv2D with 1 channel -> Mul(a constant of 4 elements)",
+        "give the constant no more elements than the value has channels",
+    )
+    UNKNOWN_SHAPE = (
+        "the shape or rank that decides it is not known",
+        "input of unknown rank -> AddV2(a constant of 4 elements)",
+        "fix the shapes of the inputs, in the model or with --input_shapes",
+    )
+    SHARED = (
+        "the value that would change has another reader",
+        "Conv2D -> batch norm; Conv2D -> Sigmoid",
+        "let the other reader read the batch norm's output, or give it a linear op of its own",
+    )
+    FETCHED = (
+        "the value that would change is an output of the graph",
+        "Conv2D -> batch norm; Conv2D is an output",
+        "leave that output out, in the model or with --signature_keys or --output_nodes",
+    )
+    GRAPH_INPUT = (
+        "the way up ends at an input of the graph, not at a linear op",
+        "input -> batch norm -> Sigmoid",
+        "put the batch norm behind a linear op, or right before one that pads nothing",
+    )
+    GRAPH_OUTPUT = (
+        "the way down ends at an output of the graph, not at a linear op",
+        "input -> batch norm -> output",
+        "put the batch norm behind a linear op",
+    )
+    NO_LAW = (
+        "no batch norm may pass this op",
+        "Conv2D -> Sigmoid -> batch norm",
+        "put the batch norm between the linear op and this op",
+    )
+    UNKNOWN_ATTRIBUTE = (
+        "the op has an attribute that no rule names",
+        "Conv2D(an attribute that TensorFlow does not know) -> batch norm",
+        "leave the attribute at its default, or export the model anew",
+    )
+    CONTROL_FLOW = (
+        "v1 control flow (Switch, Merge, loops) is not crossed",
+        "Conv2D -> Switch -> batch norm",
+        "export the model for inference, or decide the branch with --set_input",
+    )
+    FAKE_QUANT = (
+        "a FakeQuant op stands in between or on the weights",
+        "Conv2D -> FakeQuantWithMinMaxArgs -> batch norm",
+        "fold first, then train with quantisation, or take the FakeQuant ops out",
+    )
+    NEEDS_POSITIVE_SCALE = (
+        "this op lets only a scale above zero pass",
+        "Conv2D -> MaxPool -> batch norm with a gamma below zero",
+        "put the batch norm between the linear op and this op, or train with gamma_constraint=NonNeg()",
+    )
+    NEEDS_ZERO_OFFSET = (
+        "this op lets only a scale pass, no offset",
+        "Conv2D -> Relu -> AddV2(a constant) -> Relu",
+        "put the batch norm between the linear op and this op",
+    )
+    NEEDS_UNIT_SCALE = (
+        "only an offset may pass this op: not all inputs of the sum carry the scale",
+        "input -> batch norm -> AddV2(another input) -> Conv2D",
+        "put the batch norm behind the sum",
+    )
+    ZERO_PADDING = (
+        "an offset does not pass zero padding: the border would change",
+        "input -> batch norm -> Conv2D(SAME)",
+        "put the batch norm behind the convolution, or pad nothing (VALID)",
+    )
+    CHANNELS_DIFFER = (
+        "the op mixes channels that have different scales or offsets",
+        "Conv2D -> SpaceToDepth -> batch norm",
+        "put the batch norm between the linear op and this op",
+    )
+    MIXED_BRANCHES = (
+        "the other branches of a join can not take their share",
+        "input -> batch norm -> Maximum(another input) -> Conv2D",
+        "put the batch norm behind the join",
+    )
+    LONE_SCALAR = (
+        "a lone scalar is folded only into the linear op right before it",
+        "Conv2D -> Relu -> Mul(0.5)",
+        "put it right behind the linear op; elsewhere it may be part of what TFLite fuses",
+    )
+    DTYPE = (
+        "the dtypes on the way differ or lose precision",
+        "Conv2D -> Cast(float32 to float16) -> batch norm",
+        "compute the batch norm in the dtype of the linear op",
+    )
+    TOO_FAR = (
+        "the way is longer than is looked into",
+        "Conv2D -> thousands of ops -> batch norm",
+        "put the batch norm nearer to a linear op",
+    )
+    NO_READER = (
+        "nothing reads the value",
+        "input -> batch norm, which is no output",
+        "take the batch norm out, or name what it leads to as an output",
+    )
+    KEPT_BY_USER = (
+        "kept, because --keep names it",
+        "Conv2D -> batch norm, with --keep=bn",
+        "leave --keep out, or let it find fewer names",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

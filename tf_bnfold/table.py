@@ -61,7 +61,7 @@ def _statuses(outcomes: tuple[Outcome, ...]) -> str:
 
 
 def _unfolded(result: Result, width: int) -> Iterator[str]:
-    """Yield a block per reason: what it means, and the batch norms that stayed for it."""
+    """Yield a block per reason: what it means, the batch norms that stayed for it, and what would help."""
     left = sorted(result.unfolded(), key=_reason)  # stable: graph order within a reason
     for reason, group in itertools.groupby(left, key=_reason):
         outcomes = list(group)
@@ -72,6 +72,8 @@ def _unfolded(result: Result, width: int) -> Iterator[str]:
             lines += _stayed(outcome, width)
         if len(outcomes) > _SHOWN:
             lines.append(f"  ... and {len(outcomes) - _SHOWN} more; --report FILE.json has them all")
+        if refusal:
+            lines += _wrapped(f"What helps: {refusal.reason.remedy}.", width, first="  ", rest="    ")
         yield "\n".join(lines)
 
 

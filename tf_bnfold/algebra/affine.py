@@ -31,8 +31,8 @@ class Affine:
         s, o = np.asarray(scale, np.float64), np.asarray(offset, np.float64)
         if s.ndim == o.ndim == 1 and s.size == o.size:
             return Affine(s, o)
-        shape = np.broadcast_shapes(s.shape, o.shape, (1,))
-        return Affine(*(v if v.shape == shape else np.broadcast_to(v, shape) for v in (s, o)))
+        size = max(s.size, o.size)
+        return Affine(*(v.reshape(-1) if v.size == size else np.full(size, v.reshape(-1)[0]) for v in (s, o)))
 
     @staticmethod
     def identity(channels: int = 1) -> Affine:

@@ -12,6 +12,7 @@ from tf_bnfold.fold import decide
 from tf_bnfold.fold.ledger import Ledger
 from tf_bnfold.fold.route import Scene
 from tf_bnfold.fold.sites import find_elements, find_sites
+from tf_bnfold.graph import functions
 from tf_bnfold.graph.export import to_graph_def
 from tf_bnfold.graph.graph import Node
 from tf_bnfold.graph.view import GraphDef, View
@@ -37,7 +38,7 @@ class Folding:
 def fold_graph(
     graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[str] = (), keep: str = ""
 ) -> Folding:
-    """Fold every batch norm and affine of a frozen graph that can be folded exactly.
+    """Fold every batch norm and affine of a frozen graph, and of its functions, that can be folded exactly.
 
     Args:
       graph_def: The graph; it is not changed.
@@ -52,7 +53,8 @@ def fold_graph(
       InputError: The graph is broken, or a name is not in it.
     """
     with _no_garbage_collection():
-        return _fold(graph_def, outputs, inputs, keep)
+        main = _fold(graph_def, outputs, inputs, keep)
+        return _with_functions(main, keep)
 
 
 @contextlib.contextmanager
@@ -65,6 +67,22 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _with_functions(main: Folding, keep: str) -> Folding:
+    """Fold the bodies of the library's functions, each as a graph of its own: its arguments are not known."""
+    outcomes = list(main.outcomes)
+    changed = {}
+    for function, body in functions.bodies(main.graph_def):
+        name = function.signature.name
+        folding = _fold(body.graph_def, [*body.results, *body.effects], (), keep)
+        outcomes += [dataclasses.replace(outcome, function=name) for outcome in folding.outcomes]
+        if any(outcome.status is not Status.KEPT for outcome in folding.outcomes):
+            changed[name] = functions.with_body(function, body, folding.graph_def)
+    for function in main.graph_def.library.function:
+        if function.signature.name in changed:
+            function.CopyFrom(changed[function.signature.name])
+    return Folding(main.graph_def, tuple(outcomes))
 
 
 def _fold(graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[str], keep: str) -> Folding:

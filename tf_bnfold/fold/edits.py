@@ -174,17 +174,17 @@ def _operand(site: Site) -> Tensor:
 
 
 def _remove(graph: Graph, site: Site, heir: Node) -> None:
+    """Take out the site's nodes, and the constants that only they read."""
+    constants = [
+        tensor.node
+        for element in site.elements
+        for port, tensor in enumerate(element.node.inputs)
+        if port != element.port
+    ]
     for node in reversed(site.nodes):
-        operands = [tensor.node for tensor in node.inputs]
         graph.remove(node, heir)
-        for operand in operands:
-            if operand is not heir and operand.op != "Placeholder":
-                _drop_if_constant(graph, operand)
-
-
-def _drop_if_constant(graph: Graph, node: Node) -> None:
-    if not node.readers or not any(node.readers.values()):
-        graph.drop_unread(node)
+    for constant in constants:
+        graph.drop_unread(constant)
 
 
 def _leave_identity(scene: Scene, site: Site, source: Tensor, controls: list[Node]) -> None:

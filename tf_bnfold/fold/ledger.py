@@ -69,7 +69,7 @@ class Ledger:
         """Write the new weights: one new constant for each sink, the old one dropped when nobody reads it."""
         graph = self._view.graph
         for node, (sink, scalings) in self._entries.items():
-            if all((vector == 1).all() for _, vector in scalings.values()):
+            if graph.is_removed(node) or all((vector == 1).all() for _, vector in scalings.values()):
                 continue
             old, weights = sink.weights, self._weights(sink, scalings)
             if weights is None:
@@ -122,8 +122,9 @@ def _unfit(peaks: Vector, scale: Vector, node: Node) -> Refusal | None:
     largest, smallest = attributes.float_limits(attributes.dtype(node))
     with np.errstate(all="ignore"):
         new = peaks * np.abs(scale)
-    if not np.isfinite(new).all() or new.max(initial=0.0) > largest:
+    top = new.max(initial=0.0)
+    if not top <= largest:
         return Refusal(Reason.NOT_FINITE, node.name)
-    if ((peaks >= smallest) & (scale != 0) & (new < smallest)).any():
+    if new.min(initial=top) < smallest and ((peaks >= smallest) & (scale != 0) & (new < smallest)).any():
         return Refusal(Reason.SUBNORMAL, node.name)
     return None

@@ -140,6 +140,10 @@ def _along(shape: tuple[int, ...], axis: int, start: int = 0) -> IntArray:
 
 
 def _conv(q: _Query) -> Sink | None:
+    """Weights [..., C_in / groups, C_out]: an output channel reads the input channels of its group.
+
+    Offset before: where no output position reads padding.
+    """
     rank = len(q.shape)
     channel = geometry.channel_axis(q.node, rank)
     fan_in, outputs = q.shape[-2], q.shape[-1]
@@ -155,6 +159,10 @@ def _conv(q: _Query) -> Sink | None:
 
 
 def _depthwise(q: _Query) -> Sink:
+    """Weights [height, width, C, multiplier]: input channel c feeds the output channels c * multiplier + m.
+
+    Offset before: where no output position reads padding.
+    """
     channel = geometry.channel_axis(q.node, 4)
     channels, multiplier = q.shape[2:]
     in_channel = _along(q.shape, 2)
@@ -186,7 +194,10 @@ def _has_uniform_taps(q: _Query, channel: int) -> bool:
 
 
 def _conv_transpose(q: _Query) -> Sink | None:
-    """Weights [..., C_out / groups, C_in]: input channel q feeds the outputs of its group."""
+    """Weights [..., C_out / groups, C_in]: an input channel feeds the output channels of its group.
+
+    Offset before: where the kernel is 1, the stride is 1 and nothing is padded.
+    """
     rank = len(q.shape)
     channel = geometry.channel_axis(q.node, rank)
     group_out, channels_in = q.shape[-2:]
@@ -205,6 +216,10 @@ def _conv_transpose(q: _Query) -> Sink | None:
 
 
 def _depthwise_transpose(q: _Query) -> Sink:
+    """Weights [height, width, C, multiplier]: input channel c * multiplier + m feeds output channel c.
+
+    Offset before: never.
+    """
     channel = geometry.channel_axis(q.node, 4)
     channels, multiplier = q.shape[2:]
     out_channel = _along(q.shape, 2)
@@ -214,6 +229,10 @@ def _depthwise_transpose(q: _Query) -> Sink:
 
 
 def _matmul(q: _Query) -> Sink:
+    """Weights [C_in, C_out] behind the data or [C_out, C_in] before it; transposed ones the other way round.
+
+    Offset before: always.
+    """
     if q.weights_port == 1:
         rows, columns = (1, 0) if q.attr("transpose_b") else (0, 1)
         linear = Linear(
@@ -226,7 +245,10 @@ def _matmul(q: _Query) -> Sink:
 
 
 def _batch_matmul(q: _Query) -> Sink | None:
-    """The weights' batch axes hold several matrices; each of them takes the affine."""
+    """Weights [..., C_in, C_out] behind the data or [..., C_out, C_in] before it; each of several matrices takes it.
+
+    Offset before: where the weights are one matrix.
+    """
     data_port = 1 - q.weights_port
     data_rank, out_rank = q.view.shapes.rank(q.node.inputs[data_port]), q.view.shapes.rank(Tensor(q.node, 0))
     if data_rank is None or out_rank is None or len(q.shape) < 2:
@@ -244,7 +266,10 @@ def _batch_matmul(q: _Query) -> Sink | None:
 
 
 def _einsum(q: _Query) -> Sink | None:
-    """One label that only the weights give to the output is the output channel; one that is summed is the input's."""
+    """C_out is a label that only the weights give to the output, C_in one that both operands have and that is summed.
+
+    Offset before: where that is all that the weights give, and each label of the data is in them or in the output only.
+    """
     ranks = [q.view.shapes.rank(tensor) for tensor in q.node.inputs]
     terms = geometry.einsum_terms(str(q.attr("equation")), ranks)
     if terms is None or len(terms) != 3 or any(len(set(term)) < len(term) for term in terms):

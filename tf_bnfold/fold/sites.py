@@ -400,7 +400,9 @@ def _placed(view: View, node: Node, data: Tensor, constant: Tensor) -> _Place | 
 def _place(value: Array, wide: list[int], shift: int, *, has_channels: bool) -> _Place | None:
     if not wide:
         return _Place(None, value.reshape(1), is_scalar=has_channels)
-    varying = wide if len(wide) == 1 else [axis for axis in wide if (value != value.take([0], axis=axis)).any()]
+    if len(wide) == 1:
+        return _Place(wide[0] + shift, value.reshape(-1), is_scalar=False)
+    varying = [axis for axis in wide if (value != value.take([0], axis=axis)).any()]
     if len(varying) > 1:
         return None
     if not varying:

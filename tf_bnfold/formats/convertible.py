@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
-from tensorflow.core.framework import graph_pb2, node_def_pb2, types_pb2
-from tensorflow.python.framework import op_def_registry, tensor_util
+from tensorflow.core.framework import graph_pb2, node_def_pb2
+from tensorflow.python.framework import tensor_util
 
 from tf_bnfold.formats.model import GraphDef
 from tf_bnfold.formats.tensors import unused
@@ -25,7 +24,7 @@ def convertible(graph_def: GraphDef) -> GraphDef:
       graph_def: The graph; it is not changed.
 
     Returns:
-      The graph, in functions too; the very one that was given if it has neither op.
+      The graph; the very one that was given if it has neither op.
 
     Source: the op definitions in tensorflow/core/ops/nn_ops.cc
     """
@@ -33,50 +32,37 @@ def convertible(graph_def: GraphDef) -> GraphDef:
     if not any(node.op in (_V2, _GLOBAL) for nodes in (graph_def.node, *bodies) for node in nodes):
         return graph_def
     result = graph_pb2.GraphDef(versions=graph_def.versions, library=graph_def.library)
-    result.node.extend(_spelled(graph_def.node, lambda name, _: name))
-    for function in result.library.function:
-        nodes = list(_spelled(function.node_def, lambda name, output: f"{name}:{output}:0"))
-        function.ClearField("node_def")
-        function.node_def.extend(nodes)
+    taken = {node.name for node in graph_def.node}
+    for node in graph_def.node:
+        result.node.extend(_arithmetic(node, taken) if node.op == _GLOBAL else [node])
+    for nodes in (result.node, *(function.node_def for function in result.library.function)):
+        for node in nodes:
+            if node.op == _V2:
+                node.op = "FusedBatchNormV3"
     return result
 
 
-def _spelled(nodes: Any, tensor: Callable[[str, str], str]) -> Iterator[Any]:
-    """Yield the nodes of a graph or a body; `tensor` names a node's tensor of which the output argument is given."""
-    taken = {node.name for node in nodes}
-    for node in nodes:
-        if node.op == _V2:
-            newer = node_def_pb2.NodeDef()
-            newer.CopyFrom(node)
-            newer.op = "FusedBatchNormV3"
-            yield newer
-        elif node.op == _GLOBAL:
-            yield from _arithmetic(node, taken, tensor)
-        else:
-            yield node
-
-
-def _arithmetic(node: Any, taken: set[str], tensor: Callable[[str, str], str]) -> Iterator[Any]:
+def _arithmetic(node: Any, taken: set[str]) -> list[Any]:
     x, mean, variance, beta, gamma, *controls = node.input
     dtype = node.attr["T"].type
     made: list[Any] = []
 
-    def op(kind: str, output: str, *inputs: str, name: str = "") -> str:
+    def op(kind: str, *inputs: str, name: str = "") -> str:
         new = node_def_pb2.NodeDef(name=name or unused(f"{node.name}/{kind}", taken), op=kind, device=node.device)
         new.input.extend(inputs)
         new.attr["T"].type = dtype
         made.append(new)
-        return tensor(new.name, output)
+        return str(new.name)
 
     epsilon = node_def_pb2.NodeDef(name=unused(f"{node.name}/epsilon", taken), op="Const", device=node.device)
     epsilon.attr["dtype"].type = dtype
     value = node.attr["variance_epsilon"].f
     epsilon.attr["value"].tensor.CopyFrom(tensor_util.make_tensor_proto(value, dtype, []))
     made.append(epsilon)
-    scale = op("Rsqrt", "y", op("AddV2", "z", variance, tensor(epsilon.name, "output")))
+    scale = op("Rsqrt", op("AddV2", variance, epsilon.name))
     if node.attr["scale_after_normalization"].b:
-        scale = op("Mul", "z", scale, gamma)
-    offset = op("Sub", "z", beta, op("Mul", "z", mean, scale))
-    op("AddV2", "z", op("Mul", "z", x, scale), offset, name=node.name)
+        scale = op("Mul", scale, gamma)
+    offset = op("Sub", beta, op("Mul", mean, scale))
+    op("AddV2", op("Mul", x, scale), offset, name=node.name)
     made[-1].input.extend(controls)
-    yield from made
+    return made

@@ -1,4 +1,4 @@
-"""Ops that TensorFlow does not know, and that a TFLite interpreter has or is given: TFLite_Detection_PostProcess, ..."""
+"""Ops that TensorFlow does not know, and that a TFLite interpreter has or is given, as TFLite_Detection_PostProcess."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _KINDS = {"s": "string", "i": "int", "f": "float", "b": "bool", "type": "type", 
 def register_custom_ops(graph_def: GraphDef) -> frozenset[str]:
     """Tell TensorFlow of the ops that it does not know, as the graph uses them.
 
-    Such an op can be imported and converted then, not run. Its outputs are those that the node notes in `_output_types`,
-    or else float32, as many as the graph reads.
+    Such an op can be imported and converted then, not run. Its outputs are those that the node notes in
+    `_output_types`, or else float32, as many as the graph reads.
 
     Args:
       graph_def: The graph.
@@ -44,9 +44,13 @@ def register_custom_ops(graph_def: GraphDef) -> frozenset[str]:
         ready = [op for op, users in waiting.items() if all(_inputs_known(node, nodes) for node in users)]
         if not ready:
             op, users = next(iter(waiting.items()))
-            raise InputError(f"it can not be told what {op} {users[0].name} takes: its inputs are custom ops that wait for it")
+            raise InputError(
+                f"it can not be told what {op} {users[0].name} takes: its inputs are custom ops that wait for it"
+            )
         for op in ready:
-            convert.register_custom_opdefs([text_format.MessageToString(_definition(waiting.pop(op), nodes, graph_def))])
+            convert.register_custom_opdefs(
+                [text_format.MessageToString(_definition(waiting.pop(op), nodes, graph_def))]
+            )
     return frozenset(op for op in ops if not kernels.get_registered_kernels_for_op(op).kernel)
 
 
@@ -69,12 +73,15 @@ def _definition(users: Sequence[Any], nodes: dict[str, Any], graph_def: GraphDef
     forms = [(_input_types(user, nodes), _attributes(user)) for user in users]
     for user, form in zip(users, forms, strict=True):
         if form != forms[0]:
-            raise InputError(f"{node.op} is used in two ways, at {node.name} and {user.name}: inputs or attributes differ")
+            raise InputError(
+                f"{node.op} is used in two ways, at {node.name} and {user.name}: inputs or attributes differ"
+            )
     definition = op_def_pb2.OpDef(name=node.op)
     inputs, attributes = forms[0]
     for position, dtype in enumerate(inputs):
         definition.input_arg.add(name=f"input_{position}", type=dtype)
-    for position, dtype in enumerate(max((_output_types(user, graph_def) for user in users), key=len)):
+    outputs: list[list[int]] = sorted((_output_types(user, graph_def) for user in users), key=len)
+    for position, dtype in enumerate(outputs[-1]):
         definition.output_arg.add(name=f"output_{position}", type=dtype)
     for name, kind in sorted(attributes.items()):
         definition.attr.add(name=name, type=kind)

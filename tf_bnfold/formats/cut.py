@@ -23,8 +23,8 @@ _PLACEHOLDERS = ("Placeholder", "PlaceholderV2")
 def cut(model: Model, inputs: Sequence[str], outputs: Sequence[str]) -> Model:
     """Cut a model so that it leads from the inputs to the outputs.
 
-    Each input becomes a Placeholder of the same name, dtype and shape, as far as the shape is known; the second output of
-    a node, which no other node can be named like, one named `<node>_1`. What the outputs do not need goes.
+    Each input becomes a Placeholder of the same name, dtype and shape, as far as the shape is known; the second output
+    of a node, which no other node can be named like, one named `<node>_1`. What the outputs do not need goes.
 
     Args:
       model: The model; of several signatures the one that is cut is `serving_default`.
@@ -33,8 +33,8 @@ def cut(model: Model, inputs: Sequence[str], outputs: Sequence[str]) -> Model:
       outputs: Names of tensors, or of the signature's outputs; empty for the signature's outputs.
 
     Returns:
-      The model, with one signature. Inputs and outputs that were the signature's keep their names in it, others have the
-      names of their nodes.
+      The model, with one signature. Inputs and outputs that were the signature's keep their names in it, others have
+      the names of their nodes.
 
     Raises:
       FlagError: If a name is not there, the outputs need an input that is not named, or none needs one that is.
@@ -69,7 +69,7 @@ def _signature(model: Model) -> tuple[str, SignatureDef]:
     for name, info in (*model.signatures[key].inputs.items(), *model.signatures[key].outputs.items()):
         if info.WhichOneof("encoding") != "name":
             raise FlagError(
-                f"--input_nodes and --output_nodes can't cut signature {key}: its {name} is a sparse or composite tensor"
+                f"--input_nodes and --output_nodes can't cut signature {key}: its {name} is no single dense tensor"
             )
     return key, model.signatures[key]
 
@@ -161,7 +161,7 @@ def _require_inputs(needed: GraphDef, made: Mapping[str, str], given: Mapping[st
     if missing:
         name = short_name(missing[0])
         raise FlagError(
-            f"the outputs need placeholder {name} too: name it in --input_nodes, or fix it with --set_input {name}=VALUE"
+            f"the outputs need placeholder {name} too: name it in --input_nodes, or fix it by --set_input {name}=VALUE"
         )
     for name, tensor in made.items():
         if name in given and tensor not in there:

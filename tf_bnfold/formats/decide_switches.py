@@ -52,8 +52,8 @@ def decide_switches(graph_def: GraphDef) -> Decided:
     Returns:
       The graph, and what was decided in it.
 
-    Source: Yuan Yu et al., "Dynamic Control Flow in Large-Scale Machine Learning" (2018), section 4.1: Switch, Merge and
-      dead tensors.
+    Source: Yuan Yu et al., "Dynamic Control Flow in Large-Scale Machine Learning" (2018), on Switch, Merge and dead
+      tensors.
     """
     conditions = _constant_conditions(graph_def)
     if not conditions:
@@ -81,7 +81,9 @@ def decide_switches(graph_def: GraphDef) -> Decided:
         else:
             result.node.append(node)
     for node in result.node:
-        node.input[:] = [moved.get(value if value.startswith("^") else tensor_name(value), value) for value in node.input]
+        node.input[:] = [
+            moved.get(value if value.startswith("^") else tensor_name(value), value) for value in node.input
+        ]
     return Decided(result, len(decided), frozenset(dead.nodes))
 
 

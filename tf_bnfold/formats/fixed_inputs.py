@@ -23,8 +23,8 @@ _MOST_ELEMENTS_TOLD = 8
 def fix_inputs(model: Model, surgery: Surgery) -> Model:
     """Make inputs constants.
 
-    A placeholder with a given value becomes a Const. A PlaceholderWithDefault that is no input of a signature, nor named
-    as one, hands on its default, as it does for whoever calls the signatures.
+    A placeholder with a given value becomes a Const. A PlaceholderWithDefault that is no input of a signature, nor
+    named as one, hands on its default, as it does for whoever calls the signatures.
 
     Args:
       model: The model; a frozen graph has no signatures yet.
@@ -79,10 +79,7 @@ def _fixed(node: Any, name: str, value: Any) -> Any:
     if "shape" in node.attr:
         shape = tf.TensorShape(node.attr["shape"].shape)
     array = np.asarray(value)
-    is_flag = dtype == tf.bool or array.dtype == np.bool_
-    if (is_flag and array.dtype != dtype.as_numpy_dtype) or not np.can_cast(
-        array.dtype, dtype.as_numpy_dtype, "same_kind"
-    ):
+    if not _may_be(array.dtype.kind, dtype):
         raise FlagError(f"--set_input {name}={_text(array)}: the input is {dtype.name}; give a value of that type")
     cast = array.astype(dtype.as_numpy_dtype)
     if array.dtype.kind in "iu" and not np.array_equal(cast.astype(array.dtype), array):
@@ -93,6 +90,13 @@ def _fixed(node: Any, name: str, value: Any) -> Any:
     node.attr["dtype"].type = dtype.as_datatype_enum
     node.attr["value"].tensor.CopyFrom(tensor_util.make_tensor_proto(cast, dtype, cast.shape))
     return cast
+
+
+def _may_be(kind: str, dtype: tf.DType) -> bool:
+    """Tell whether a bool (b), integer (i, u) or float (f) can be a value of the dtype."""
+    if kind == "b" or dtype == tf.bool:
+        return kind == "b" and bool(dtype == tf.bool)
+    return bool(dtype.is_floating or dtype.is_complex or (dtype.is_integer and kind in "iu"))
 
 
 def _text(array: Any) -> str:

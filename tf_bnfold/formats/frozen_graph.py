@@ -14,7 +14,7 @@ from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import GraphDef, Model, node_name
 from tf_bnfold.formats.prepare import prepared
 from tf_bnfold.formats.prune import pruned
-from tf_bnfold.formats.surgery import Surgery
+from tf_bnfold.formats.surgery import Surgery, near
 from tf_bnfold.formats.tensors import output_dtypes, short_name
 
 _INPUTS = frozenset({"Placeholder", "PlaceholderV2"})
@@ -39,6 +39,11 @@ def load_frozen_graph(path: str, surgery: Surgery | None = None) -> Model:
     """
     surgery = surgery or Surgery()
     graph_def = read_graph_def(path)
+    there = {node.name for node in graph_def.node}
+    for flag, names in (("--input_nodes", surgery.input_nodes), ("--output_nodes", surgery.output_nodes)):
+        for name in names:
+            if node_name(name) not in there:
+                raise FlagError(f"{flag} names {name}, which {path} does not have{near(name, there)}")
     found = [] if surgery.output_nodes else _results(graph_def, surgery.input_nodes, path)
     read = pruned(graph_def, [*(found or surgery.output_nodes), *surgery.input_nodes, *surgery.set_input])
     try:
@@ -69,12 +74,12 @@ def _results(graph_def: GraphDef, inputs: Sequence[str], path: str) -> list[str]
     fed = {node_name(name) for name in inputs} or {node.name for node in graph_def.node if node.op in _INPUTS}
     behind = _behind(graph_def, fed)
     ends = [
-        node
-        for node in graph_def.node
-        if node.name not in read and node.op not in _NO_RESULTS and node.name in behind
+        node for node in graph_def.node if node.name not in read and node.op not in _NO_RESULTS and node.name in behind
     ]
     if not ends:
-        raise FlagError(f"{path}: no node that nothing reads is computed from an input; name the outputs by --output_nodes")
+        raise FlagError(
+            f"{path}: nothing that is computed from an input is left unread; name the outputs by --output_nodes"
+        )
     effectful = effectful_functions(graph_def.library)
     work = [node for node in ends if _is_work(node, effectful)]
     if work:

@@ -100,4 +100,4 @@ def byte_size(graph_def: GraphDef, what: str = "the graph") -> int:
 
 
 def _too_large(what: str) -> str:
-    return f"{what} is larger than the 2 GiB that a GraphDef can hold; store the weights in fewer bytes, or split the model"
+    return f"{what} is larger than the 2 GiB that a GraphDef can hold; split the model, or store weights in fewer bytes"

@@ -124,7 +124,7 @@ def refuse_unknown_ops(graph_def: Any, path: str) -> None:
             if node.op not in functions and op_def_registry.get(node.op) is None:
                 raise InputError(
                     f"{path} has an op that this TensorFlow does not know: {node.op} at {node.name}; "
-                    "import the package that registers it, or leave it to the TFLite interpreter with --allow_custom_ops"
+                    "import the package that registers it, or leave it to the interpreter with --allow_custom_ops"
                 )
 
 

@@ -18,7 +18,9 @@ from tf_bnfold.formats.prune import pruned
 from tf_bnfold.formats.surgery import Surgery
 
 
-def prepared(model: Model, surgery: Surgery, path: str, *, keep: Sequence[str] = (), found: Sequence[str] = ()) -> Model:
+def prepared(
+    model: Model, surgery: Surgery, path: str, *, keep: Sequence[str] = (), found: Sequence[str] = ()
+) -> Model:
     """Do to a model what the user wants done before anything else, and make one flat graph of it.
 
     Args:
@@ -36,10 +38,14 @@ def prepared(model: Model, surgery: Surgery, path: str, *, keep: Sequence[str] =
       InputError: If the graph has an op that TensorFlow does not know, and that is not allowed.
     """
     custom_ops = register_custom_ops(model.graph_def) if surgery.allow_custom_ops else frozenset()
-    model = _flat(fix_inputs(model, surgery), found)
+    model, dead = _flat(fix_inputs(model, surgery))
+    live = [name for name in found if node_name(name) not in dead]
+    lost = [name for name in (*model.outputs(), *surgery.output_nodes) if node_name(name) in dead]
+    if lost or (found and not live):
+        name = lost[0] if lost else found[0]
+        raise FlagError(f"output {name} is in a branch that is never taken; --set_input can decide otherwise")
     if surgery.cuts or not model.signatures:
-        there = {node.name for node in model.graph_def.node}
-        outputs = surgery.output_nodes or [name for name in found if node_name(name) in there]
+        outputs = surgery.output_nodes or live
         model = cut(model, surgery.input_nodes, outputs)
     model = model.with_graph(pruned(model.graph_def, [*model.outputs(), *keep]))
     if not surgery.allow_custom_ops:
@@ -47,8 +53,12 @@ def prepared(model: Model, surgery: Surgery, path: str, *, keep: Sequence[str] =
     return dataclasses.replace(model, custom_ops=custom_ops & {node.op for node in model.graph_def.node})
 
 
-def _flat(model: Model, found: Sequence[str]) -> Model:
-    """Inline calls and decide conditions, until there is neither: a branch is a call, and may hold conditions."""
+def _flat(model: Model) -> tuple[Model, set[str]]:
+    """Inline calls and decide conditions, until there is neither: a branch is a call, and may hold conditions.
+
+    Returns:
+      The model, and the names of the nodes that never run and are cut out.
+    """
     conditions, dead = 0, set[str]()
     while True:
         decided = decide_switches(model.graph_def)
@@ -58,11 +68,7 @@ def _flat(model: Model, found: Sequence[str]) -> Model:
         conditions += decided.conditions
         dead |= decided.dead
     if not conditions:
-        return model
-    lost = [name for name in model.outputs() if node_name(name) in dead]
-    lost += found if found and all(node_name(name) in dead for name in found) else []
-    if lost:
-        raise FlagError(f"output {lost[0]} is in a branch that is never taken; --set_input can decide otherwise")
+        return model, dead
     cut_out = f"; {len(dead)} ops in branches that are never taken are cut out" if dead else ""
     note = f"{conditions} conditions (Switch, If) are constant and decided{cut_out}"
-    return model.with_graph(without_idle_waits(model.graph_def)).noting(note)
+    return model.with_graph(without_idle_waits(model.graph_def)).noting(note), dead

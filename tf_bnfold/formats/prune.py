@@ -41,8 +41,9 @@ def keep_functions(graph_def: GraphDef, library: Any, names: set[str]) -> None:
     functions = [function for function in library.function if function.signature.name in names]
     gradients = [gradient for gradient in library.gradient if {gradient.function_name, gradient.gradient_func} <= names]
     graph_def.ClearField("library")
-    graph_def.library.function.extend(functions)
-    graph_def.library.gradient.extend(gradients)
+    if functions:
+        graph_def.library.function.extend(functions)
+        graph_def.library.gradient.extend(gradients)
 
 
 def called_functions(nodes: Iterable[Any], library: Any) -> set[str]:

@@ -88,7 +88,7 @@ def tensor_infos(graph_def: GraphDef, tensors: Iterable[str]) -> Mapping[str, Te
 
 
 def _inferred_shapes(graph_def: GraphDef, tensors: Collection[str]) -> Mapping[str, TensorShapeProto]:
-    """Let TensorFlow infer shapes; none where it can not import the graph, for instance for an op that it doesn't know."""
+    """Let TensorFlow infer shapes; none where it can not import the graph, as with an op that it does not know."""
     if not tensors:
         return {}
     with tf.Graph().as_default() as graph, quiet():

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from tf_bnfold.errors import ConverterError
+from tf_bnfold.formats.convertible import convertible
 from tf_bnfold.formats.model import Model
 from tf_bnfold.formats.quiet import quiet
 from tf_bnfold.formats.saved_model import save_saved_model
 from tf_bnfold.formats.share import KERAS3_DOUBLE
+from tf_bnfold.formats.widen import other_dtype
 
 _LIST_LOWERING = "Lowering tensor list ops"
 
 
-def convert_to_tflite(model: Model, *, work_dir: str, allow_select_tf_ops: bool = False) -> bytes:
+# Ops that TFLite has in float32 and integers only.
+_LINEAR = frozenset({
+    "Conv2D", "Conv2DBackpropInput", "Conv3D", "Conv3DBackpropInputV2", "DepthwiseConv2dNative", "MatMul",
+    "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum",
+})  # fmt: skip
+
+
+def convert_to_tflite(
+    model: Model, *, work_dir: str, allow_select_tf_ops: bool = False, allow_custom_ops: bool = False
+) -> bytes:
     """Convert the model with the stock converter, by way of a SavedModel, which keeps signature keys and names.
 
     Args:
       model: The model.
       work_dir: A folder for the SavedModel that the converter reads; the caller removes it.
       allow_select_tf_ops: Let the result use TensorFlow ops beside the built-in ones.
+      allow_custom_ops: Let ops that TFLite lacks be custom ops of the result.
 
     Returns:
       The .tflite flatbuffer.
@@ -34,18 +45,42 @@ def convert_to_tflite(model: Model, *, work_dir: str, allow_select_tf_ops: bool 
 
     Source: https://ai.google.dev/edge/litert/conversion/tensorflow/convert_tf
     """
+    if not allow_select_tf_ops:
+        _refuse_other_dtypes(model)
     directory = os.path.join(work_dir, "saved_model")
-    save_saved_model(model, directory)
-    keys = signatures_to_convert(model)
+    save_saved_model(model.with_graph(convertible(model.graph_def)), directory)
+
+    def convert(*, lower_lists: bool) -> bytes:
+        with quiet():
+            converter = tf.lite.TFLiteConverter.from_saved_model(
+                directory, signature_keys=list(signatures_to_convert(model)), tags=set(model.tags)
+            )
+            converter.allow_custom_ops = allow_custom_ops
+            if allow_select_tf_ops:
+                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+                converter._experimental_lower_tensor_list_ops = lower_lists  # the only switch there is
+            return bytes(converter.convert())
+
     try:
-        return _converted(directory, keys, model.tags, allow_select_tf_ops=allow_select_tf_ops, lower_lists=True)
+        return convert(lower_lists=True)
     except Exception as error:  # ConverterError, ValueError, RuntimeError and others
         if not (allow_select_tf_ops and _LIST_LOWERING in str(error)):
-            raise ConverterError(_one_line(error, allow_select_tf_ops=allow_select_tf_ops)) from error
+            raise ConverterError(_one_line(error, model, allow_select_tf_ops=allow_select_tf_ops)) from error
     try:
-        return _converted(directory, keys, model.tags, allow_select_tf_ops=True, lower_lists=False)
+        return convert(lower_lists=False)
     except Exception as error:
-        raise ConverterError(_one_line(error, allow_select_tf_ops=True)) from error
+        raise ConverterError(_one_line(error, model, allow_select_tf_ops=True)) from error
+
+
+def _refuse_other_dtypes(model: Model) -> None:
+    bodies = (function.node_def for function in model.graph_def.library.function)
+    for nodes in (model.graph_def.node, *bodies):
+        for node in nodes:
+            if node.op in _LINEAR and other_dtype(node):
+                raise ConverterError(
+                    f"TFLite has no {other_dtype(node)} {node.op} ({node.name}); "
+                    "with --widen_to_float32 the .tflite computes it in float32"
+                )
 
 
 def signatures_to_convert(model: Model) -> tuple[str, ...]:
@@ -65,25 +100,21 @@ def _tensors(signature: meta_graph_pb2.SignatureDef) -> list[dict[str, bytes]]:
     ]
 
 
-def _converted(
-    directory: str, keys: Sequence[str], tags: Sequence[str], *, allow_select_tf_ops: bool, lower_lists: bool
-) -> bytes:
-    with quiet():
-        converter = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=list(keys), tags=set(tags))
-        if allow_select_tf_ops:
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
-            converter._experimental_lower_tensor_list_ops = lower_lists  # the only switch there is
-        return bytes(converter.convert())
-
-
-def _one_line(error: Exception, *, allow_select_tf_ops: bool) -> str:
+def _one_line(error: Exception, model: Model, *, allow_select_tf_ops: bool) -> str:
     """Say in one line which ops the converter refused and what the user can do; MLIR says it in hundreds."""
     message = str(error)
     select, custom = (_refused_ops(message, f"ERROR_NEEDS_{kind}_OPS") for kind in ("FLEX", "CUSTOM"))
+    dtypes = {node.name: other_dtype(node) for node in model.graph_def.node}
+    other = next((dtypes[name] for name in re.findall(r"\((.*?)\)", f"{custom} {select}") if dtypes.get(name)), "")
+    if other and not allow_select_tf_ops:
+        return (
+            f"the TFLite converter has no op for {custom or select} in {other}; "
+            "with --widen_to_float32 the .tflite computes in float32"
+        )
     if custom:
         return (
-            f"the TFLite converter has no op for {custom}, neither built-in nor among TensorFlow's select "
-            "ops; take it out of the model, or write the folded graph with --output_saved_model and convert it yourself"
+            f"the TFLite converter has no op for {custom}, neither built-in nor among TensorFlow's select ops; "
+            "cut it off with --input_nodes or --output_nodes, or leave it to the interpreter with --allow_custom_ops"
         )
     if select:
         return (

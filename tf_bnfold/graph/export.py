@@ -15,7 +15,8 @@ _CLASS_PREFIX = "loc:@"
 def to_graph_def(graph: Graph) -> graph_pb2.GraphDef:
     """Write the graph. Nodes that no edit touched are copied as they are; library and versions are kept."""
     result = graph_pb2.GraphDef()
-    result.versions.CopyFrom(graph.source.versions)
+    if graph.source.HasField("versions"):
+        result.versions.CopyFrom(graph.source.versions)
     if graph.source.HasField("library"):
         result.library.CopyFrom(graph.source.library)
     nodes = list(graph.live())

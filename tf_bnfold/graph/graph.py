@@ -180,7 +180,7 @@ class Graph:
         node = Node(name, "Const", proto, carries=None)
         node.array = array
         self.add(node, (), near=near)
-        for control in controls_of_constant(like.node):
+        for control in tuple(controls_of_constant(like.node)):
             self.add_control(node, control)
         return Tensor(node, 0)
 
@@ -241,21 +241,24 @@ class Graph:
         for node, near in self._added:
             (behind if node.order > near.order else before).setdefault(near, []).append(node)
 
-        def written(node: Node) -> Iterator[Node]:
-            pending = [(node, False)]
-            while pending:
-                current, opened = pending.pop()
-                if opened:
-                    yield current
-                    continue
-                pending.extend((new, False) for new in reversed(behind.get(current, ())))
-                pending.append((current, True))
-                pending.extend((new, False) for new in reversed(before.get(current, ())))
-
         for node in self.nodes.values():
-            for current in written(node):
+            beside = (node,) if node not in before and node not in behind else _beside(node, before, behind)
+            for current in beside:
                 if current not in self._removed:
                     yield current
+
+
+def _beside(node: Node, before: dict[Node, list[Node]], behind: dict[Node, list[Node]]) -> Iterator[Node]:
+    """A node between those that were added before and behind it, and between those beside them."""
+    pending = [(node, False)]
+    while pending:
+        current, opened = pending.pop()
+        if opened:
+            yield current
+            continue
+        pending.extend((new, False) for new in reversed(behind.get(current, ())))
+        pending.append((current, True))
+        pending.extend((new, False) for new in reversed(before.get(current, ())))
 
 
 def new_node(name: str, op: str, carries: str | None, **attrs: attr_value_pb2.AttrValue) -> Node:
@@ -266,8 +269,10 @@ def new_node(name: str, op: str, carries: str | None, **attrs: attr_value_pb2.At
     return Node(name, op, proto, carries)
 
 
-def controls_of_constant(node: Node) -> list[Node]:
+def controls_of_constant(node: Node) -> Sequence[Node]:
     """What a constant, and the constants that it is computed from, wait for."""
+    if not node.inputs:
+        return node.controls
     pending, seen = [node], dict[Node, None]()
     controls: list[Node] = []
     while pending:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from tf_bnfold.verify.runnable import runnable
 from tf_bnfold.verify.samples import Samples, make_samples
-from tf_bnfold.verify.saved_model import verify_saved_model
-from tf_bnfold.verify.tflite import verify_tflite
+from tf_bnfold.verify.saved_model import verify_frozen_graph, verify_saved_model
+from tf_bnfold.verify.tflite import UP_TO_CUSTOM_OPS, verify_tflite
 from tf_bnfold.verify.values import Comparison, Difference, NotVerified, require_verified
 
 __all__ = [
+    "UP_TO_CUSTOM_OPS",
     "Comparison",
     "Difference",
     "NotVerified",
     "Samples",
     "make_samples",
     "require_verified",
+    "runnable",
+    "verify_frozen_graph",
     "verify_saved_model",
     "verify_tflite",
 ]

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tf_bnfold.errors import InputError
 from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model, SignatureDef, TensorInfo
+from tf_bnfold.verify.media import random_png, random_wav
 from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened
 from tf_bnfold.verify.values import Array, NotVerified
 
@@ -33,13 +34,20 @@ class _Guess:
     batch: int
     size: int  # of other unknown dimensions
     integers: int  # upper end (exclusive) of integers, for instance token ids
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]  # of numbers and strings that do not say their rank; -1 is open
+    strings: str  # what they hold: words, or a file
 
 
-def _guesses() -> Iterator[_Guess]:
-    for integers, (batch, size) in itertools.product(
-        (100, 10, 2), ((2, 32), (1, 32), (2, 64), (2, 224), (2, 8), (2, 4), (2, 2), (2, 1), (1, 1))
-    ):
-        yield _Guess(batch, size, integers)
+_SIZES = ((2, 32), (1, 32), (2, 64), (2, 224), (2, 8), (2, 4), (2, 2), (2, 1), (1, 1))  # batch, and other dimensions
+_SHAPES = (((-1, -1), ()), ((-1, -1, -1, 3), (-1,)), ((-1,), (-1, -1)), ((-1, -1, 1), ()), ((), ()))
+
+
+def _guesses(signature: SignatureDef) -> Iterator[_Guess]:
+    infos = signature.inputs.values()
+    shapes = _SHAPES if any(info.tensor_shape.unknown_rank for info in infos) else _SHAPES[:1]
+    strings = ("words", "wav", "png") if any(info.dtype == tf.string.as_datatype_enum for info in infos) else ("words",)
+    for string, shape, integers, (batch, size) in itertools.product(strings, shapes, (100, 10, 2), _SIZES):
+        yield _Guess(batch, size, integers, shape, string)
 
 
 def make_samples(model: Model, representative_data: str = "", *, seed: int = 0) -> Samples | NotVerified:
@@ -79,9 +87,9 @@ def _random(runner: Runner, signature: SignatureDef, seed: int) -> tuple[Inputs,
         return f"input {unusual[0]} is a sparse or composite tensor, for which there are no random inputs"
     error = "it has no input that can be guessed"
     tried = set()
-    for guess in _guesses():
+    for guess in _guesses(signature):
         inputs = _draw(signature, guess, 1.0, np.random.default_rng(seed))
-        form = str([(name, value.shape, _top(value)) for name, value in sorted(inputs.items())])
+        form = str([(name, value.shape, _top(value), guess.strings) for name, value in sorted(inputs.items())])
         if form in tried:
             continue
         tried.add(form)
@@ -105,17 +113,25 @@ def _draw(signature: SignatureDef, guess: _Guess, scale: float, random: np.rando
 
 def _array(info: TensorInfo, guess: _Guess, scale: float, random: np.random.Generator) -> Array:
     dtype = tf.as_dtype(info.dtype)
-    sizes = [-1] * 2 if info.tensor_shape.unknown_rank else [dim.size for dim in info.tensor_shape.dim]
+    open_shape = guess.shapes[dtype == tf.string]
+    sizes = open_shape if info.tensor_shape.unknown_rank else [dim.size for dim in info.tensor_shape.dim]
     shape = [size if size >= 0 else guess.batch if axis == 0 else guess.size for axis, size in enumerate(sizes)]
     if dtype.is_floating or dtype.is_complex:
         return np.asarray(scale * random.standard_normal(shape)).astype(dtype.as_numpy_dtype)
     if dtype == tf.bool:
         return np.asarray(random.random(shape) < 0.5)
     if dtype == tf.string:
-        return np.asarray(random.choice(_WORDS, shape), dtype=object)
+        return _strings(guess.strings, shape, scale, random)
     if dtype in (tf.uint8, tf.int8):  # images and quantised values: the whole range
         return random.integers(dtype.min, dtype.max, shape, endpoint=True).astype(dtype.as_numpy_dtype)
     return random.integers(0, guess.integers, shape).astype(dtype.as_numpy_dtype)
+
+
+def _strings(kind: str, shape: list[int], scale: float, random: np.random.Generator) -> Array:
+    if kind == "words":
+        return np.asarray(random.choice(_WORDS, shape), dtype=object)
+    file = random_wav(scale, random) if kind == "wav" else random_png(random)
+    return np.full(shape, file, dtype=object)
 
 
 def _read(path: str) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Compare the folded graph with the SavedModel that it came from."""
+"""Compare the folded graph with the SavedModel or frozen graph that it came from."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model, SignatureDef
 from tf_bnfold.verify.inner import Plan, constant_differences, inner_differences, make_plan
 from tf_bnfold.verify.nature import Reach
-from tf_bnfold.verify.original import Run, opened_original
+from tf_bnfold.verify.original import Original, Run, frozen_graph, saved_model
 from tf_bnfold.verify.samples import Samples
 from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened
 from tf_bnfold.verify.tally import Tally
 from tf_bnfold.verify.values import Array, Comparison, Difference, NotVerified, difference
 
-WITH_ORIGINAL = "folded graph with the SavedModel"
 INNER = "inner tensors with those before folding"
 
 
@@ -44,18 +43,43 @@ def verify_saved_model(
     Returns:
       What was found for the outputs, and for the inner tensors.
     """
+    return _verified(saved_model(path, tags, frozen), frozen, folded, samples, rtol)
+
+
+def verify_frozen_graph(
+    path: str, frozen: Model, folded: Model, samples: Samples | NotVerified, *, rtol: float = 1e-3
+) -> tuple[Comparison | NotVerified, Comparison | NotVerified]:
+    """Compare the folded graph with the frozen graph on disk, in the way in which `verify_saved_model` does.
+
+    Args:
+      path: The file that `frozen` was loaded from.
+      frozen: The model before folding; inputs that it cuts out are fed in the graph on disk.
+      folded: The model after folding.
+      samples: Inputs, from `make_samples`.
+      rtol: The error to accept in float32.
+
+    Returns:
+      What was found for the outputs, and for the inner tensors.
+    """
+    return _verified(frozen_graph(path, frozen), frozen, folded, samples, rtol)
+
+
+def _verified(
+    original: Original, frozen: Model, folded: Model, samples: Samples | NotVerified, rtol: float
+) -> tuple[Comparison | NotVerified, Comparison | NotVerified]:
+    compared = f"folded graph with {original.name}"
     if isinstance(samples, NotVerified):
         reason = f"{samples.compared}: {samples.reason}"
-        return NotVerified(WITH_ORIGINAL, reason), NotVerified(INNER, reason)
-    outputs, inner = Tally(WITH_ORIGINAL), Tally(INNER)
+        return NotVerified(compared, reason), NotVerified(INNER, reason)
+    outputs, inner = Tally(compared), Tally(INNER)
     inner.add(constant_differences(frozen.graph_def, folded.graph_def))
     try:
-        with opened_original(path, tags) as original:
+        with original.open() as run:
             for keys in _same_tensors(folded.signatures):
-                _Comparing(keys, frozen, folded, original, outputs, inner).run(samples[keys[0]], rtol)
+                _Comparing(keys, frozen, folded, run, original.name, outputs, inner).run(samples[keys[0]], rtol)
     except (tf.errors.OpError, ValueError, TypeError) as error:
-        reason = f"the SavedModel can not run here: {one_line(error)}"
-        return NotVerified(WITH_ORIGINAL, reason), NotVerified(INNER, reason)
+        reason = f"{original.name} can not run here: {one_line(error)}"
+        return NotVerified(compared, reason), NotVerified(INNER, reason)
     return outputs.finding("every output is random or stateful"), inner.finding("no name survives folding")
 
 
@@ -77,6 +101,7 @@ class _Comparing:
     frozen: Model
     folded: Model
     original: Run
+    name: str
     outputs: Tally
     inner: Tally
 
@@ -102,7 +127,7 @@ class _Comparing:
         try:
             expected = {key: self.original(key, inputs) for key in self.keys}
         except tf.errors.OpError as error:  # it may refuse an input, say an index out of range
-            self.outputs.refusal = self.inner.refusal = f"the SavedModel can not take the inputs: {one_line(error)}"
+            self.outputs.refusal = self.inner.refusal = f"{self.name} can not take the inputs: {one_line(error)}"
             return
         self.outputs.samples += 1
         self.inner.samples += 1

@@ -18,10 +18,11 @@ from tf_bnfold.verify.tally import Tally
 from tf_bnfold.verify.values import Array, Comparison, Difference, NotVerified, difference, limit_for
 
 TFLITE = ".tflite with the folded graph"
+UP_TO_CUSTOM_OPS = ".tflite up to its custom ops, converted apart, with the folded graph"
 
 
 def verify_tflite(
-    folded: Model, content: bytes, samples: Samples | NotVerified, *, rtol: float = 1e-3
+    folded: Model, content: bytes, samples: Samples | NotVerified, *, rtol: float = 1e-3, compared: str = TFLITE
 ) -> Comparison | NotVerified:
     """Compare the outputs of a .tflite, run by LiteRT, with those of the graph it was converted from.
 
@@ -30,20 +31,21 @@ def verify_tflite(
       content: The flatbuffer.
       samples: Inputs, from `make_samples`.
       rtol: The error to accept in float32; for float16 and bfloat16 it is at least 16 roundings of the dtype.
+      compared: What the comparison is called.
 
     Returns:
       What was found. An output behind a discontinuous op that differs is told as a share and does not fail.
     """
     if isinstance(samples, NotVerified):
-        return NotVerified(TFLITE, f"{samples.compared}: {samples.reason}")
-    tally = Tally(TFLITE)
+        return NotVerified(compared, f"{samples.compared}: {samples.reason}")
+    tally = Tally(compared)
     judge = _Judge(folded, rtol)
     try:
         runner = _Interpreter(content)
         for key in runner.keys:
             _compare_signature(key, folded, runner, judge, samples, tally)
     except (RuntimeError, ValueError) as error:
-        return NotVerified(TFLITE, f"LiteRT can not run it here: {_reason(error)}")
+        return NotVerified(compared, f"LiteRT can not run it here: {_reason(error)}")
     return tally.finding("every output is random or stateful")
 
 

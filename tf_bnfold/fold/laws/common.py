@@ -55,6 +55,7 @@ def stays(
 
 
 def elementwise(needs: Needs) -> Rule:
+    """Every axis stays."""
     return lambda view, node: stays(node, needs)
 
 
@@ -86,6 +87,8 @@ def broadcast(view: View, node: Node, ports: Sequence[int]) -> MapFinder:
 def joined(
     needs: Needs, ports: Callable[[Node], Sequence[int]], joins: Joins, signs: dict[int, int] | None = None
 ) -> Rule:
+    """Axes stay, aligned at the last one as inputs broadcast."""
+
     def rule(view: View, node: Node) -> Law:
         chosen = tuple(ports(node))
         return Law(needs, chosen, (0,), broadcast(view, node, chosen), joins, signs or {})

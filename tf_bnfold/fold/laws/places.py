@@ -28,6 +28,7 @@ def reshape(view: View, node: Node) -> Answer:
 
 
 def transpose(view: View, node: Node) -> Answer:
+    """Axes move as the permutation says."""
     order = view.shapes.ints(node.inputs[1])
     if order is None:
         return unknown_shape(node)
@@ -35,6 +36,7 @@ def transpose(view: View, node: Node) -> Answer:
 
 
 def concat(view: View, node: Node) -> Answer:
+    """Along the joined axis each input feeds channels of its own; other axes stay."""
     last = node.op == "ConcatV2"
     ports = tuple(range(len(node.inputs) - 1)) if last else tuple(range(1, len(node.inputs)))
     place, rank = view.shapes.ints(node.inputs[-1 if last else 0]), view.shapes.rank(node.inputs[ports[0]])
@@ -60,6 +62,7 @@ def concat(view: View, node: Node) -> Answer:
 
 
 def split(view: View, node: Node) -> Answer:
+    """Along the cut axis each output reads channels of its own; other axes stay."""
     versatile = node.op == "SplitV"
     data = node.inputs[0 if versatile else 1]
     place, rank = view.shapes.ints(node.inputs[2 if versatile else 0]), view.shapes.rank(data)
@@ -86,6 +89,7 @@ def split(view: View, node: Node) -> Answer:
 
 
 def pack(view: View, node: Node) -> Answer:
+    """Each input is one channel of the new axis; other axes make room for it."""
     rank = view.shapes.rank(node.inputs[0])
     if rank is None:
         return unknown_shape(node)
@@ -104,6 +108,7 @@ def pack(view: View, node: Node) -> Answer:
 
 
 def unpack(view: View, node: Node) -> Answer:
+    """Each output is one channel of the axis that goes; other axes close up."""
     rank = view.shapes.rank(node.inputs[0])
     if rank is None:
         return unknown_shape(node)
@@ -188,6 +193,7 @@ def _strided_ranges(view: View, node: Node, shape: tuple[geometry.Dim, ...]) -> 
 
 
 def gather(view: View, node: Node) -> Answer:
+    """Constant indices pick channels of the gathered axis; other axes stay, or move with the rank of the indices."""
     rank, indices_rank = view.shapes.rank(node.inputs[0]), view.shapes.rank(node.inputs[1])
     place = view.shapes.ints(node.inputs[2]) if node.op == "GatherV2" else [0]
     if rank is None or indices_rank is None or place is None:
@@ -199,7 +205,7 @@ def gather(view: View, node: Node) -> Answer:
     def maps(port: int, output: int, axis_in: int | None, axis_out: int | None) -> Iterable[ChannelMap]:
         candidates = [ChannelMap(a, a if a < axis else a + grow, 0, 0) for a in range(rank) if a != axis]
         indices, size = view.shapes.ints(node.inputs[1]), view.shapes.dim(node.inputs[0], axis)
-        if indices_rank == 1 and indices is not None and size is not None:
+        if indices_rank == 1 and indices and size is not None and min(indices) >= 0 and max(indices) < size:
             source = np.array(indices, np.intp)
             candidates.append(ChannelMap(axis, axis, size, source.size, source, np.arange(source.size)))
         return pick(candidates, axis_in, axis_out)
@@ -208,6 +214,7 @@ def gather(view: View, node: Node) -> Answer:
 
 
 def tile(view: View, node: Node) -> Answer:
+    """Channels of a tiled axis repeat; other axes stay."""
     multiples = view.shapes.elements(node.inputs[1])
     if multiples is None:
         return unknown_shape(node)
@@ -227,10 +234,12 @@ def tile(view: View, node: Node) -> Answer:
 
 
 def broadcast_to(view: View, node: Node) -> Answer:
+    """Axes stay, aligned at the last one; an axis of size 1 feeds all channels."""
     return Law(Needs.NOTHING, (0,), (0,), broadcast(view, node, (0,)))
 
 
 def reverse(view: View, node: Node) -> Answer:
+    """Channels of a reversed axis change places; other axes stay."""
     axes, rank = view.shapes.ints(node.inputs[1]), view.shapes.rank(node.inputs[0])
     if axes is None or rank is None:
         return unknown_shape(node)
@@ -285,6 +294,7 @@ def batch_to_space(view: View, node: Node) -> Answer:
 
 
 def mirror_pad(view: View, node: Node) -> Answer:
+    """Axes that are not padded stay."""
     pads = view.shapes.ints(node.inputs[1])
     if pads is None:
         return unknown_shape(node)
@@ -292,6 +302,7 @@ def mirror_pad(view: View, node: Node) -> Answer:
 
 
 def pad(view: View, node: Node) -> Answer:
+    """Axes stay; channels of a padded axis move by what is written before them."""
     pads = view.shapes.ints(node.inputs[1])
     if pads is None:
         return unknown_shape(node)
@@ -318,6 +329,8 @@ def pad(view: View, node: Node) -> Answer:
 
 
 def identity_n(view: View, node: Node) -> Answer:
+    """Each input feeds the output of the same number; every axis stays."""
+
     def maps(port: int, output: int, axis_in: int | None, axis_out: int | None) -> Iterable[ChannelMap] | None:
         axis = axis_in if axis_in is not None else axis_out
         if port != output:

@@ -14,6 +14,7 @@ from tf_bnfold.reasons import Reason, Refusal
 
 
 def bias_add(view: View, node: Node) -> Answer:
+    """The value keeps its axes; the bias is a vector on the channel axis."""
     rank = view.shapes.rank(node.inputs[0])
     if rank is None:
         return unknown_shape(node)
@@ -38,12 +39,14 @@ def mul(view: View, node: Node) -> Answer:
 
 
 def real_div(view: View, node: Node) -> Answer:
+    """The dividend, where both are computed. A constant operand makes an affine site, or no law."""
     if any(view.constants.is_constant(t) for t in node.inputs):
         return Refusal(Reason.NO_LAW, node.name, "a scale that stays")
     return Law(Needs.ZERO_OFFSET, (0,), (0,), broadcast(view, node, (0,)), Joins.PRODUCT)
 
 
 def cast(view: View, node: Node) -> Answer:
+    """To the same or a wider float type; every axis stays."""
     narrow, wide = attributes.value(node, "SrcT"), attributes.value(node, "DstT")
     widens = {
         ("float16", "float32"),
@@ -59,6 +62,8 @@ def cast(view: View, node: Node) -> Answer:
 
 
 def pool(needs: Needs) -> Rule:
+    """Axes that are not pooled (kernel and stride 1) stay."""
+
     def rule(view: View, node: Node) -> Answer:
         kernel, strides = attributes.value(node, "ksize"), attributes.value(node, "strides")
         if attributes.value(node, "data_format") == "NCHW_VECT_C":
@@ -69,6 +74,8 @@ def pool(needs: Needs) -> Rule:
 
 
 def reduce(needs: Needs) -> Rule:
+    """Axes that are not reduced stay, or close up where the reduced ones go."""
+
     def rule(view: View, node: Node) -> Answer:
         rank, axes = view.shapes.rank(node.inputs[0]), view.shapes.ints(node.inputs[1])
         if rank is None or axes is None:
@@ -88,6 +95,7 @@ def reduce(needs: Needs) -> Rule:
 
 
 def cumsum(view: View, node: Node) -> Answer:
+    """Axes that are not summed stay."""
     rank, axis = view.shapes.rank(node.inputs[0]), view.shapes.ints(node.inputs[1])
     if rank is None or axis is None:
         return unknown_shape(node)
@@ -95,6 +103,7 @@ def cumsum(view: View, node: Node) -> Answer:
 
 
 def resize(view: View, node: Node) -> Answer:
+    """Batch and channel axes stay; bilinear and bicubic give float32 whatever they read, so only float32 passes."""
     if node.op != "ResizeNearestNeighbor" and attributes.numpy_dtype(attributes.dtype(node)).name != "float32":
         return Refusal(Reason.DTYPE, node.name)
     return stays(node, Needs.NOTHING, lambda axis: axis in (0, 3))

@@ -1,0 +1,114 @@
+"""Bodies of library functions as GraphDefs, and back.
+
+A FunctionDef names a tensor "node:output_arg:index" and an argument by its name; a GraphDef "node:index", and an
+argument is a Placeholder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import function_pb2, graph_pb2
+from tensorflow.python.framework import function_def_to_graph, op_def_registry
+
+from tf_bnfold.graph.graph import GraphDef
+
+# What the TFLite converter fuses by, whole: it looks for the mark, not into the body.
+_FUSED_MARKS = ("api_implements", "_implements")
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+    """The body of a function as a graph.
+
+    Attributes:
+      graph_def: The body; its arguments are placeholders.
+      results: The tensors that it returns, in the order of the signature.
+      effects: The nodes that a call runs, whatever it reads.
+    """
+
+    graph_def: GraphDef
+    results: tuple[str, ...]
+    effects: tuple[str, ...]
+
+
+def bodies(graph_def: GraphDef) -> Iterator[tuple[Any, Body]]:
+    """The functions of a library whose bodies are graphs of their own, each with its body.
+
+    Left out are functions that the converter fuses whole, and those with type parameters.
+    """
+    functions = [f for f in graph_def.library.function if _has_own_body(f)]
+    if not functions:
+        return
+    with tf.Graph().as_default():
+        library = graph_pb2.GraphDef(library=graph_def.library, versions=graph_def.versions)
+        try:
+            tf.graph_util.import_graph_def(library, name="")
+        except (ValueError, tf.errors.OpError):
+            return  # a library that TensorFlow does not take: the bodies stay as they are
+        for function in functions:
+            if (body := _body(function)) is not None:
+                yield function, body
+
+
+def _has_own_body(function: Any) -> bool:
+    known = all(op_def_registry.get(node.op) is not None for node in function.node_def)  # no calls of the old form
+    return known and not function.signature.attr and not any(mark in function.attr for mark in _FUSED_MARKS)
+
+
+def _body(function: Any) -> Body | None:
+    try:
+        flat, names = function_def_to_graph.function_def_to_graph_def(function)
+    except (ValueError, KeyError, IndexError, tf.errors.OpError):
+        return None  # an op or function that is not known here
+    results = tuple(names[function.ret[arg.name]] for arg in function.signature.output_arg)
+    return Body(flat, results, tuple(function.control_ret.values()))
+
+
+def with_body(function: Any, body: Body, graph_def: GraphDef) -> Any:
+    """The function with another body, of which `body`'s results and effects still have their names.
+
+    Returns:
+      A new FunctionDef.
+    """
+    result = function_pb2.FunctionDef()
+    result.CopyFrom(function)
+    arguments = {arg.name for arg in function.signature.input_arg}
+    nodes = {node.name: node for node in graph_def.node}
+    del result.node_def[:]
+    for node in graph_def.node:
+        if node.name in arguments:
+            continue
+        copy = result.node_def.add()
+        copy.CopyFrom(node)
+        copy.input[:] = [_nested(name, nodes, arguments) for name in node.input]
+    for arg, tensor in zip(function.signature.output_arg, body.results, strict=True):
+        result.ret[arg.name] = _nested(tensor, nodes, arguments)
+    return result
+
+
+def _nested(name: str, nodes: dict[str, Any], arguments: set[str]) -> str:
+    if name.startswith("^"):
+        return name
+    node_name, _, index = name.partition(":")
+    if node_name in arguments:
+        return node_name
+    return f"{node_name}:{_output(nodes[node_name], int(index or 0))}"
+
+
+def _output(node: Any, index: int) -> str:
+    """The name of an output within its node, as "output_arg:index"."""
+    definition = op_def_registry.get(node.op)
+    for arg in definition.output_arg:
+        length = 1
+        if arg.number_attr:
+            length = int(node.attr[arg.number_attr].i)
+        elif arg.type_list_attr:
+            length = len(node.attr[arg.type_list_attr].list.type)
+        if index < length:
+            return f"{arg.name}:{index}"
+        index -= length
+    raise ValueError(f"node {node.name!r}: {node.op} has no output {index}")
