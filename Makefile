@@ -2,13 +2,15 @@
 #   make demo        train a small model, fold and convert it, print the report
 #   make test        lint, types, tests with branch coverage
 #   make test-slow   the tests that take minutes
+#   make docs        write the pages of docs/ that come from the code
+#   make applications  convert keras.applications beside the stock converter, and write docs/applications.md
 #   make clean       remove what the others made
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-slow clean
+.PHONY: demo test test-slow docs applications clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/make_model.py demo/out/saved_model
@@ -23,6 +25,13 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/pytest -m slow
+
+docs: $(VENV)/.demo
+	$(BIN)/python docs/generate.py
+
+# Takes half an hour, and memory for one large model at a time.
+applications: $(VENV)/.demo
+	$(BIN)/python benchmarks/applications.py docs/applications.md
 
 clean:
 	rm -rf $(VENV) demo/out build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

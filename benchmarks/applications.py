@@ -2,8 +2,9 @@
 
 Usage: python benchmarks/applications.py FILE.md [NAME ...]
 
-Each model gets random statistics, is exported by Keras and converted twice. What is counted are the MUL, DIV, ADD and SUB
-of a constant of more than one element: those that a batch norm leaves behind. Each .tflite is run beside the Keras model.
+Each model gets random statistics, is exported by Keras and converted twice. What is counted are the MUL, DIV, ADD and
+SUB of a constant of more than one element: those that a batch norm leaves behind. Each .tflite is run beside the Keras
+model.
 """
 
 from __future__ import annotations
@@ -168,26 +169,26 @@ def measure(application: Application) -> Row:
 
 def table(rows: Sequence[Row]) -> str:
     """Return the page."""
-    versions = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "ai-edge-litert")}
-    versions = {"tf_bnfold": tf_bnfold.__version__, "Python": platform.python_version(), **versions}
-    lines = [
-        "# What stays in the .tflite",
-        "",
-        "`make applications` writes this page. Models of keras.applications with random statistics, exported by",
-        "`model.export`; counted are the ops of the .tflite with a constant of more than one element that a batch norm may",
-        "leave behind: MUL and DIV / ADD and SUB. The error is max|a-b| / max|b| of the logits beside those of the Keras",
-        "model, for one random image.",
-        "",
-        f"{datetime.date.today().isoformat()}; {', '.join(f'{name} {version}' for name, version in versions.items())}.",
-        "",
-        "| model | batch norms | stock: Mul / Add | ops | error | tf_bnfold: Mul / Add | ops | error |",
-        "|---|---|---|---|---|---|---|---|",
-        *map(_line, rows),
-        "",
-        "Gamma is above zero in " + " and ".join(row.application.name for row in rows if row.application.pre_activation),
-        "(batch norm, ReLU, convolution: only such a scale passes the ReLU), and of both signs in the others.",
-    ]
-    return "\n".join(lines) + "\n"
+    packages = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "ai-edge-litert")}
+    versions = {"tf_bnfold": tf_bnfold.__version__, "Python": platform.python_version(), **packages}
+    positive = " and ".join(row.application.name for row in rows if row.application.pre_activation)
+    listed = "\n".join(map(_line, rows))
+    return f"""# What stays in the .tflite
+
+`make applications` writes this page: models of keras.applications with random statistics, exported by `model.export`
+and converted by the stock converter and by tf_bnfold. Counted are the ops of the .tflite that a batch norm may leave
+behind: Mul (with Div) and Add (with Sub) of a constant of more than one element. The error is max|a-b| / max|b| of the
+.tflite's logits beside those of the Keras model, on one random image.
+
+{datetime.date.today().isoformat()}; {", ".join(f"{name} {version}" for name, version in versions.items())}.
+
+| model | batch norms | stock: Mul / Add | ops | error | tf_bnfold: Mul / Add | ops | error |
+|---|---|---|---|---|---|---|---|
+{listed}
+
+Gamma is above zero in {positive or "none"} (batch norm, ReLU, convolution: only such a scale passes the ReLU), and of
+both signs in the others. An Add stays where a batch norm stands before a ReLU: its offset can't pass that.
+"""
 
 
 def _line(row: Row) -> str:

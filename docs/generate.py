@@ -12,7 +12,7 @@ import importlib
 import inspect
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -137,10 +137,10 @@ class Entry:
     cells: tuple[str, ...]
 
 
-def grouped(entries: list[Entry]) -> Iterator[str]:
-    """Yield a line for each run of entries that say the same."""
-    for cells, group in itertools.groupby(entries, key=lambda entry: entry.cells):
-        yield line(", ".join(entry.op for entry in group), *cells)
+def lines(entries: list[Entry]) -> str:
+    """Return a line for each run of entries that say the same."""
+    groups = itertools.groupby(entries, key=lambda entry: entry.cells)
+    return "\n".join(line(", ".join(entry.op for entry in group), *cells) for cells, group in groups)
 
 
 def line(*cells: str) -> str:
@@ -153,64 +153,64 @@ def laws_page() -> str:
     passed, taken = [], []
     for op, rule in laws._TABLE.items():
         law = law_of(op)
-        joins = law.joins.name.lower() if len(law.ports) > 1 or law.joins is Joins.PRODUCT else ""
-        passed.append(Entry(op, (condition(law), joins, " ".join(description(rule)))))
+        meet = len(law.ports) > 1 and len(law.outputs) == 1
+        inputs = law.joins.name.lower() if meet or law.joins is Joins.PRODUCT else ""
+        passed.append(Entry(op, (condition(law), inputs, " ".join(description(rule)))))
     for op, sink in sinks._TABLE.items():
         weights, offset = description(sink)
         taken.append(Entry(op, (weights, offset.removeprefix("Offset before: "))))
-    lines = [
-        HEAD,
-        "",
-        "# Laws and sinks",
-        "",
-        "[How it works](how_it_works.md) says what these are; [adding an op](adding_an_op.md) how to add one.",
-        "",
-        "## Laws: the ops that an affine may pass",
-        "",
-        "`scale * x + offset` may pass an op when it meets the condition. Any other op, and any op with an attribute that",
-        "TensorFlow does not know, ends the way.",
-        "",
-        line("op", "condition", "inputs", "channels"),
-        line("---", "---", "---", "---").replace(" ", ""),
-        *grouped(passed),
-        "",
-        "How inputs that carry values come together:",
-        "",
-        *(f"- {joins.name.lower()}: {joins.value}." for joins in Joins),
-        "",
-        "Fits the padding: the op writes a constant beside its input, and the affine makes one number of it, the same for all",
-        "channels. Pad and PadV2 write that number then; SpaceToBatchND writes 0 only, so the offset has to be 0. Where only",
-        "some channels are padded, the constant must stay as it is.",
-        "",
-        "## Sinks: the linear ops that take an affine",
-        "",
-        "Every op of the table takes any affine behind it: the scale into its weights, the offset into a bias. The weights have",
-        "to be constants of the op's own dtype. Before it, a scale goes into the weights always, and an offset where the last",
-        "column says so: there each output position sees every tap, so that the offset adds a constant to each output channel.",
-        "",
-        line("op", "weights", "an offset before it"),
-        line("---", "---", "---").replace(" ", ""),
-        *grouped(taken),
-    ]
-    return "\n".join(lines) + "\n"
+    joins = "\n".join(f"- {joins.name.lower()}: {joins.value}." for joins in Joins)
+    return f"""{HEAD}
+
+# Laws and sinks
+
+[How it works](how_it_works.md) says what these are; [adding an op](adding_an_op.md) how to add one.
+
+## Laws: the ops that an affine may pass
+
+`scale * x + offset` may pass an op when it meets the condition. Any other op, and any op with an attribute that
+TensorFlow does not know, ends the way.
+
+| op | condition | inputs | channels |
+|---|---|---|---|
+{lines(passed)}
+
+How inputs that carry values come together:
+
+{joins}
+
+Fits the padding: the op writes a constant beside its input, and the affine makes one number of it, the same for all
+channels. Pad and PadV2 write that number then; SpaceToBatchND writes 0 only, so the offset has to be 0. Where only some
+channels are padded, the constant must stay as it is.
+
+## Sinks: the linear ops that take an affine
+
+Every op of the table takes any affine behind it: the scale into its weights, the offset into a bias. The weights have
+to be constants, and not stored in a smaller type than the op computes in. Before it, a scale goes into the weights
+always, and an offset where the last column says so: there each output position sees every tap, so that the offset adds
+a constant to each output channel.
+
+| op | weights | an offset before it |
+|---|---|---|
+{lines(taken)}
+"""
 
 
 def reasons_page() -> str:
     """Return docs/reasons.md."""
-    lines = [
-        HEAD,
-        "",
-        "# Why a batch norm stays",
-        "",
-        "The report names one of these reasons, and the node to look at, for each batch norm that stays. Where it could go",
-        "neither way, that is what ended the way up; the detail behind `behind it:` is what ended the way down. In the",
-        "graphs, linear ops have constant weights and pad nothing unless it says so; `tests/test_reasons.py` folds each one.",
-        "",
-        line("reason", "what it means", "a graph that gives it", "what helps"),
-        line("---", "---", "---", "---").replace(" ", ""),
-        *(line(f"`{reason.name}`", reason.value, reason.graph, reason.remedy) for reason in Reason),
-    ]
-    return "\n".join(lines) + "\n"
+    rows = "\n".join(line(f"`{reason.name}`", reason.value, reason.graph, reason.remedy) for reason in Reason)
+    return f"""{HEAD}
+
+# Why a batch norm stays
+
+The report names one of these reasons, and the node to look at, for each batch norm that stays. Where it could go
+neither way, that is what ended the way up, and the detail says behind "behind it:" what ended the way down. In these
+graphs linear ops have constant weights and pad nothing unless it says so; `tests/test_reasons.py` folds each of them.
+
+| reason | what it means | a graph that gives it | what helps |
+|---|---|---|---|
+{rows}
+"""
 
 
 PAGES = {"laws.md": laws_page, "reasons.md": reasons_page}

@@ -87,13 +87,13 @@ def _huge(graph_def: GraphDef, op: str) -> None:
     """Scale by a constant of 2**40 elements that a few bytes describe."""
     if op == "Const":
         shape = const(graph_def, "huge", 1.0).attr["value"].tensor.tensor_shape
-        for size in (1 << 20, 1 << 18, 4):
+        for size in (1 << 34, 4, 4, 4):
             shape.dim.add(size=size)
     else:
-        const(graph_def, "huge/dims", [1 << 20, 1 << 18, 4], np.int32)
+        const(graph_def, "huge/dims", [1 << 34, 4, 4, 4], np.int64)
         const(graph_def, "huge/value", 1.0)
         inputs = ("huge/dims", "huge/value") if op == "Fill" else ("huge/value", "huge/dims")
-        add(graph_def, "huge", op, *inputs)
+        add(graph_def, "huge", op, *inputs).attr["index_type" if op == "Fill" else "Tidx"].type = types_pb2.DT_INT64
     add(graph_def, "scaled", "Mul", "norm", "huge")
     before_logits(graph_def, "scaled")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 
 import pytest
@@ -27,16 +28,31 @@ def test_every_flag_arrives():
         *("--saved_model=m", "--tflite=t", "--output_saved_model=o", "--report=r.json", "--overwrite", "--dry_run"),
         *("--tags=a,b", "--signature_keys=x,y", "--input_shapes=i:1,-1,3", "--input_shapes=a:b:", "--keep=bn_[12]"),
         *("--fail_if_unfolded", "--representative_data=d.npz", "--rtol=1e-5", "--allow_select_tf_ops"),
+        *("--output_graph=g.pb", "--input_nodes=a,b:1", "--output_nodes=c", "--allow_custom_ops", "--widen_to_float32"),
+        *(
+            "--set_input=phase_train=false",
+            "--set_input=n=3",
+            "--set_input",
+            "rate = 1e-3",
+            "--set_input=s=[[1,2],[3,4]]",
+        ),
+        *("--set_input=p=(True, False)",),
     )
     assert dataclasses.replace(request, command=()) == Request(
         saved_model="m",
         tflite="t",
         output_saved_model="o",
+        output_graph="g.pb",
         report="r.json",
         options=Options(
             signature_keys=("x", "y"),
             tags=("a", "b"),
             input_shapes={"i": (1, -1, 3), "a:b": ()},
+            input_nodes=("a", "b:1"),
+            output_nodes=("c",),
+            set_input={"phase_train": False, "n": 3, "rate": 1e-3, "s": [[1, 2], [3, 4]], "p": (True, False)},
+            allow_custom_ops=True,
+            widen_to_float32=True,
             allow_select_tf_ops=True,
             representative_data="d.npz",
             rtol=1e-5,
@@ -47,6 +63,11 @@ def test_every_flag_arrives():
         ),
     )
     assert ask("--saved_model=m", "--dry_run", "--noverify").options.verify is False
+
+
+def test_a_frozen_graph_is_the_other_input():
+    request = ask("--frozen_graph=~/g.pb", "--dry_run")
+    assert (request.saved_model, request.frozen_graph) == ("", os.path.expanduser("~/g.pb"))
 
 
 def test_a_report_is_output_enough():
@@ -77,7 +98,18 @@ def test_every_option_has_a_flag():
         (["--tflite"], "Missing value for flag --tflite"),
         (["--tflite", "--dry_run", "--saved_model=m"], "--tflite has no value: '--dry_run' is read as one"),
         (["--flagfile=no.cfg"], "--flagfile: can't be read: .*no.cfg"),
-        (["--tflite=t"], "no input: give --saved_model DIR"),
+        (["--tflite=t"], "no input: give --saved_model DIR or --frozen_graph FILE.pb"),
+        (
+            ["--saved_model=m", "--frozen_graph=g", "--dry_run"],
+            "two inputs: give one of --saved_model and --frozen_graph",
+        ),
+        (["--frozen_graph=g", "--dry_run", "--signature_keys=a"], "--signature_keys: a frozen graph has no signatures"),
+        (["--saved_model=m", "--dry_run", "--set_input=x"], "--set_input=x: give NAME=VALUE"),
+        (["--saved_model=m", "--dry_run", "--set_input=x="], "--set_input=x=: give NAME=VALUE"),
+        (["--saved_model=m", "--dry_run", "--set_input=x=y"], "--set_input=x=y: give true, false, a number, or lists"),
+        (["--saved_model=m", "--dry_run", "--set_input=x=[1,[2]]"], "give true, false, a number, or lists"),
+        (["--saved_model=m", "--dry_run", "--set_input=x=null"], "give true, false, a number, or lists"),
+        (["--saved_model=m", "--dry_run", "--set_input=x=1", "--set_input=x=2"], "'x' has a value already"),
         (["--saved_model=m"], "no output: give --tflite FILE"),
         (["--saved_model=m", "--dry_run", "--keep=["], r"--keep=\[: not a regular expression: unterminated"),
         (["--saved_model=m", "--dry_run", "--rtol=0"], "--rtol=0.0: give a number above zero"),

@@ -47,7 +47,7 @@ def branch() -> tf.Tensor:
 
 
 def loop() -> tf.Tensor:
-    body = tf.function(lambda i, t: (i + 1, tf.nn.tanh(conv_norm(t, fused=True))))
+    body = tf.function(lambda i, t: (i + 1, tf.nn.softsign(conv_norm(t, fused=True))))
     return tf.while_loop(lambda i, t: i < 3, lambda i, t: body(i, t), [0, image()])[1]
 
 

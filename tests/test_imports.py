@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "targets": VALUES,
     "outputs": VALUES,
     "flatbuffer": set(),
-    "flags": VALUES,
+    "flag_values": VALUES,
+    "flags": {"flag_values", *VALUES},
     "pipeline": {"clock", "flatbuffer", "outputs", "report", "targets", *VALUES, *ROOMS},
     "worker": {"clock", "report", *VALUES},  # it loads the pipeline, and so TensorFlow, when it runs
     "runner": {"outputs", "report", "targets", "worker", *VALUES},

@@ -156,7 +156,8 @@ def graph_of(reason: Reason) -> Callable[[], object]:
     return globals()[reason.name.lower()]
 
 
-# These end the way down. A batch norm that can go neither way is listed under what ended the way up; this is its detail.
+# These end the way down. A batch norm that can go neither way is listed under what ended the way up, with this as its
+# detail.
 ONLY_DOWN = {Reason.GRAPH_OUTPUT, Reason.NEEDS_UNIT_SCALE, Reason.ZERO_PADDING, Reason.MIXED_BRANCHES, Reason.NO_READER}
 
 # TensorFlow itself does not run these, so that there are no numbers to compare.

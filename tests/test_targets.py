@@ -38,6 +38,7 @@ def ask(**paths: object) -> Request:
     [
         {"tflite": "new.tflite"},
         {"tflite": "file"},
+        {"saved_model": "", "frozen_graph": "file", "output_graph": "new.pb"},
         {"output_saved_model": "new"},
         {"output_saved_model": "other_model", "overwrite": True},
         {"tflite": "a", "output_saved_model": "b", "report": "c.json"},
@@ -51,6 +52,15 @@ def test_what_can_be_written_passes(paths):
 @pytest.mark.parametrize(
     ("paths", "error", "words"),
     [
+        ({"saved_model": "", "frozen_graph": "nope.pb"}, InputError, "--frozen_graph=nope.pb: no such file"),
+        (
+            {"saved_model": "", "frozen_graph": "model"},
+            InputError,
+            "model: a folder, not a file; give --saved_model=model",
+        ),
+        ({"saved_model": "", "frozen_graph": "full"}, InputError, "--frozen_graph=full: a folder, not a file$"),
+        ({"saved_model": "", "frozen_graph": "file", "output_graph": "file"}, FlagError, "overlaps --frozen_graph="),
+        ({"output_graph": "full"}, OutputError, "--output_graph=full: a folder; give the name of a file"),
         ({"saved_model": "nope"}, InputError, "--saved_model=nope: no such folder"),
         ({"saved_model": "file"}, InputError, "a file, not a SavedModel folder; give its folder"),
         ({"saved_model": "net.keras"}, InputError, r"model\.export\(DIR\)"),

@@ -18,6 +18,10 @@ from tf_bnfold.formats.tensors import output_dtypes, tensor_name
 _OUTPUT_TYPES = "_output_types"  # what TensorFlow's exporters of detection models write
 _KINDS = {"s": "string", "i": "int", "f": "float", "b": "bool", "type": "type", "shape": "shape", "tensor": "tensor"}
 
+# What this process has told TensorFlow: it can't be told twice, nor told otherwise. These ops have kernels that compute
+# nothing, which the converter needs to load a graph.
+_registered: set[str] = set()
+
 
 def register_custom_ops(graph_def: GraphDef) -> frozenset[str]:
     """Tell TensorFlow of the ops that it does not know, as the graph uses them.
@@ -48,10 +52,16 @@ def register_custom_ops(graph_def: GraphDef) -> frozenset[str]:
                 f"it can not be told what {op} {users[0].name} takes: its inputs are custom ops that wait for it"
             )
         for op in ready:
+            _registered.add(op)
             convert.register_custom_opdefs(
                 [text_format.MessageToString(_definition(waiting.pop(op), nodes, graph_def))]
             )
-    return frozenset(op for op in ops if not kernels.get_registered_kernels_for_op(op).kernel)
+    return frozenset(op for op in ops if op in _registered or not has_kernel(op))
+
+
+def has_kernel(op: str) -> bool:
+    """Tell whether TensorFlow has a kernel for an op that it knows, be it one that computes nothing."""
+    return bool(kernels.get_registered_kernels_for_op(op).kernel)
 
 
 def _producers(node: Any, nodes: dict[str, Any]) -> Iterator[tuple[Any, int]]:

@@ -14,6 +14,7 @@ from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import GraphDef, Model, node_name
 from tf_bnfold.formats.prepare import prepared
 from tf_bnfold.formats.prune import pruned
+from tf_bnfold.formats.sound import refuse_broken, refuse_wrong_names
 from tf_bnfold.formats.surgery import Surgery, near
 from tf_bnfold.formats.tensors import output_dtypes, short_name
 
@@ -39,6 +40,8 @@ def load_frozen_graph(path: str, surgery: Surgery | None = None) -> Model:
     """
     surgery = surgery or Surgery()
     graph_def = read_graph_def(path)
+    refuse_wrong_names(graph_def, path)
+    refuse_broken(graph_def, path)
     there = {node.name for node in graph_def.node}
     for flag, names in (("--input_nodes", surgery.input_nodes), ("--output_nodes", surgery.output_nodes)):
         for name in names:
@@ -88,7 +91,12 @@ def _results(graph_def: GraphDef, inputs: Sequence[str], path: str) -> list[str]
             f"{path}: what the outputs are is not clear, for {work[0].op} {work[0].name} gives none; name them by "
             f"--output_nodes. Nothing reads {names}"
         )
-    return [f"{node.name}:{index}" for node in ends for index in range(max(len(output_dtypes(node)), 1))]
+    return [f"{node.name}:{index}" for node in ends for index in range(_outputs(node))]
+
+
+def _outputs(node: Any) -> int:
+    """Count the outputs that are results: those of a batch norm behind the first are for training."""
+    return 1 if node.op.startswith("FusedBatchNorm") else max(len(output_dtypes(node)), 1)
 
 
 def _is_work(node: Any, effectful: frozenset[str]) -> bool:

@@ -15,6 +15,7 @@ from tf_bnfold.formats.inline import inline_calls
 from tf_bnfold.formats.meta_graph import refuse_unknown_ops
 from tf_bnfold.formats.model import Model, node_name
 from tf_bnfold.formats.prune import pruned
+from tf_bnfold.formats.sound import refuse_invalid, refuse_outside
 from tf_bnfold.formats.surgery import Surgery
 
 
@@ -35,7 +36,8 @@ def prepared(
 
     Raises:
       FlagError: If what the user wants can't be had.
-      InputError: If the graph has an op that TensorFlow does not know, and that is not allowed.
+      InputError: If the graph has an op that TensorFlow does not know, and that is not allowed; or an op that reaches
+        out of the model; or if TensorFlow can not import it.
     """
     custom_ops = register_custom_ops(model.graph_def) if surgery.allow_custom_ops else frozenset()
     model, dead = _flat(fix_inputs(model, surgery))
@@ -50,6 +52,8 @@ def prepared(
     model = model.with_graph(pruned(model.graph_def, [*model.outputs(), *keep]))
     if not surgery.allow_custom_ops:
         refuse_unknown_ops(model.graph_def, path)
+    refuse_outside(model.graph_def, path)
+    refuse_invalid(model.graph_def, path)
     return dataclasses.replace(model, custom_ops=custom_ops & {node.op for node in model.graph_def.node})
 
 

@@ -29,6 +29,7 @@ from tf_bnfold.formats.prune import pruned
 from tf_bnfold.formats.quiet import quiet
 from tf_bnfold.formats.session import plain_config
 from tf_bnfold.formats.share import share_equal_signatures
+from tf_bnfold.formats.sound import refuse_broken, refuse_missing, refuse_wrong_names
 from tf_bnfold.formats.surgery import Surgery
 from tf_bnfold.formats.variables import VARIABLES
 
@@ -60,12 +61,15 @@ def load_saved_model(
     Source: https://www.tensorflow.org/guide/saved_model
     """
     meta_graph = read_meta_graph(path, tags)
+    refuse_wrong_names(meta_graph.graph_def, path)
     signatures = choose_signatures(meta_graph, signature_keys, path)
     init_op = initializer(meta_graph)
     assets = assets_of(meta_graph, path)
     model = Model(meta_graph.graph_def, signatures, init_op, assets, tags=tuple(meta_graph.meta_info_def.tags))
 
     graph_def = pruned(meta_graph.graph_def, [*model.outputs(), *_saver_nodes(meta_graph)])
+    refuse_broken(graph_def, path)
+    refuse_missing(graph_def, [*model.outputs(), *_saver_nodes(meta_graph)], path)
     surgery = surgery or Surgery()
     try:
         model = prepared(model.with_graph(graph_def), surgery, path, keep=_saver_nodes(meta_graph))

@@ -94,6 +94,6 @@ def _inferred_shapes(graph_def: GraphDef, tensors: Collection[str]) -> Mapping[s
     with tf.Graph().as_default() as graph, quiet():
         try:
             tf.graph_util.import_graph_def(pruned(graph_def, map(node_name, tensors)), name="")
-        except ValueError:
+        except (tf.errors.OpError, ValueError):
             return {}
         return {tensor: graph.get_tensor_by_name(tensor).shape.as_proto() for tensor in tensors}

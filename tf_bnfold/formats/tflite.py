@@ -10,6 +10,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from tf_bnfold.errors import ConverterError
 from tf_bnfold.formats.convertible import convertible
+from tf_bnfold.formats.custom_ops import has_kernel
 from tf_bnfold.formats.model import Model
 from tf_bnfold.formats.quiet import quiet
 from tf_bnfold.formats.saved_model import save_saved_model
@@ -45,6 +46,12 @@ def convert_to_tflite(
 
     Source: https://ai.google.dev/edge/litert/conversion/tensorflow/convert_tf
     """
+    for op in sorted(model.custom_ops):
+        if not has_kernel(op):
+            raise ConverterError(
+                f"custom op {op}: the TFLite converter got to know it in an earlier conversion of this process, and "
+                "can not load a graph with it any more; convert this model first, or in a process of its own"
+            )
     if not allow_select_tf_ops:
         _refuse_other_dtypes(model)
     directory = os.path.join(work_dir, "saved_model")

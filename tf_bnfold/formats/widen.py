@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.python.framework import tensor_util
 
 from tf_bnfold.errors import ConverterError
-from tf_bnfold.formats.model import Model, SignatureDef, node_name
+from tf_bnfold.formats.model import GraphDef, Model, SignatureDef, node_name
 from tf_bnfold.formats.tensors import input_dtypes, output_dtypes, short_name, unused
 
 _FLOAT = types_pb2.DT_FLOAT
@@ -46,40 +47,61 @@ def widened(model: Model) -> Model:
     found = {other_dtype(node) for nodes in (model.graph_def.node, *bodies) for node in nodes} - {""}
     if not found:
         return model
-    casts = {
-        node.name: node_def_pb2.NodeDef(name=f"{node.name}/widened", op="Cast", input=[node.name], device=node.device)
-        for node in model.graph_def.node
-        if node.op in _PLACEHOLDERS and node.attr["dtype"].type in _OTHERS
-    }
     taken = {node.name for node in model.graph_def.node}
     graph_def = graph_pb2.GraphDef(versions=model.graph_def.versions, library=model.graph_def.library)
+    casts: dict[str, Any] = {}  # by the placeholder that they widen
     for node in model.graph_def.node:
         graph_def.node.append(node)
-        if node.name in casts:
-            cast = casts[node.name]
-            cast.name = unused(cast.name, taken)
-            cast.attr["SrcT"].CopyFrom(node.attr["dtype"])
-            cast.attr["DstT"].type = _FLOAT
+        if node.op in _PLACEHOLDERS and node.attr["dtype"].type in _OTHERS:
+            casts[node.name] = _cast(node.name, f"{node.name}/widened", node.attr["dtype"].type, _FLOAT, taken)
         else:
             _widen(graph_def.node[-1])
-            graph_def.node[-1].input[:] = [_redirected(value, casts) for value in node.input]
+    for node in graph_def.node:
+        node.input[:] = [str(casts[short_name(v)].name) if short_name(v) in casts else v for v in node.input]
     graph_def.node.extend(casts.values())
     for function in graph_def.library.function:
-        for argument in (*function.signature.input_arg, *function.signature.output_arg):
-            argument.type = _FLOAT if argument.type in _OTHERS else argument.type
-        for node in function.node_def:
-            _widen(node)
-    signatures = {key: _narrowed(signature, graph_def, casts, taken) for key, signature in model.signatures.items()}
+        _widen_function(function)
     dtypes = " and ".join(sorted(found))
     note = (
         f"--widen_to_float32: the .tflite computes in float32 what the graph computes in {dtypes}, "
         "between inputs and outputs of the original's dtypes"
     )
+    signatures = _with_dtypes(model.signatures, graph_def, casts.keys(), taken)
     return dataclasses.replace(model, graph_def=graph_def, signatures=signatures).noting(note)
 
 
-def _redirected(value: str, casts: dict[str, Any]) -> str:
-    return str(casts[short_name(value)].name) if short_name(value) in casts else value
+def _cast(source: str, name: str, before: int, after: int, taken: set[str]) -> Any:
+    cast = node_def_pb2.NodeDef(name=unused(name, taken), op="Cast", input=[source])
+    cast.attr["SrcT"].type = before
+    cast.attr["DstT"].type = after
+    return cast
+
+
+def _with_dtypes(
+    signatures: Mapping[str, SignatureDef], graph_def: GraphDef, untouched: Collection[str], taken: set[str]
+) -> Mapping[str, SignatureDef]:
+    """Give signatures outputs of their own dtypes, by Casts that are added to the graph; a shared one stays shared."""
+    casts: dict[str, str] = {}
+    result = {}
+    for key, signature in signatures.items():
+        result[key] = meta_graph_pb2.SignatureDef()
+        result[key].CopyFrom(signature)
+        for _, info in sorted(result[key].outputs.items()):
+            if info.dtype not in _OTHERS or node_name(info.name) in untouched:
+                continue
+            if info.name not in casts:
+                name = f"{node_name(info.name)}/narrowed"
+                graph_def.node.append(_cast(short_name(info.name), name, _FLOAT, info.dtype, taken))
+                casts[info.name] = f"{graph_def.node[-1].name}:0"
+            info.name = casts[info.name]
+    return result
+
+
+def _widen_function(function: Any) -> None:
+    for argument in (*function.signature.input_arg, *function.signature.output_arg):
+        argument.type = _FLOAT if argument.type in _OTHERS else argument.type
+    for node in function.node_def:
+        _widen(node)
 
 
 def _widen(node: Any) -> None:
@@ -112,18 +134,3 @@ def _widen_constant(node: Any) -> None:
     if np.any(np.isfinite(value) & ~np.isfinite(wide)):
         raise ConverterError(f"--widen_to_float32: constant {node.name} holds a number that float32 does not reach")
     node.attr["value"].tensor.CopyFrom(tensor_util.make_tensor_proto(wide, _FLOAT, wide.shape))
-
-
-def _narrowed(signature: SignatureDef, graph_def: Any, inputs: dict[str, Any], taken: set[str]) -> SignatureDef:
-    """Give the signature outputs of its own dtypes, by Casts that are added to the graph."""
-    result = meta_graph_pb2.SignatureDef()
-    result.CopyFrom(signature)
-    for _, info in sorted(result.outputs.items()):
-        if info.dtype not in _OTHERS or info.WhichOneof("encoding") != "name" or node_name(info.name) in inputs:
-            continue
-        cast = graph_def.node.add(name=unused(f"{node_name(info.name)}/narrowed", taken), op="Cast")
-        cast.input.append(short_name(info.name))
-        cast.attr["SrcT"].type = _FLOAT
-        cast.attr["DstT"].type = info.dtype
-        info.name = f"{cast.name}:0"
-    return result

@@ -1,0 +1,60 @@
+"""The table of keras.applications: what is counted, and what the committed page says."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import applications
+from benchmarks.applications import OFFSETS, SCALES, Application, Converted, Row
+
+CLEAN = [
+    "EfficientNetB0",
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "MobileNetV3Large",
+    "ResNet50",
+    "InceptionV3",
+    "Xception",
+]
+# Mul / Add: the stock converter's, and ours.
+GOALS = {
+    "ResNet50V2": ("17 / 17", "0 / 13"),
+    "DenseNet121": ("62 / 62", "0 / 62"),
+    "NASNetMobile": ("4 / 4", "0 / 0"),
+    "EfficientNetV2B0": ("1 / 1", "0 / 1"),
+    **dict.fromkeys(CLEAN, ("0 / 0", "0 / 0")),
+}
+
+
+def test_constants_of_more_than_one_element_are_counted():
+    vector = np.arange(1, 5, dtype=np.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 4])])
+    def graph(x):
+        y = tf.sigmoid(x) * vector
+        z = tf.sigmoid(y - vector) / vector
+        return tf.sigmoid(z * y) * 3.0 + tf.sigmoid(tf.sigmoid(z) + vector)
+
+    content = tf.lite.TFLiteConverter.from_concrete_functions([graph.get_concrete_function()], graph).convert()
+    assert applications.count_affine(content, SCALES) == 2  # Mul and Div by the vector
+    assert applications.count_affine(content, OFFSETS) == 2  # Sub and Add
+    expected = graph(tf.constant([vector])).numpy()
+    np.testing.assert_allclose(applications.predict(content, vector[None]), expected, rtol=1e-5)
+
+
+def test_a_row():
+    row = Row(Application("Net", pre_activation=True), 7, Converted(3, 4, 50, 1.2e-6), Converted(0, 2, 45, 0.0))
+    page = applications.table([row])
+    assert "| Net | 7 | 3 / 4 | 50 | 1e-06 | 0 / 2 | 45 | 0e+00 |" in page
+    assert "Gamma is above zero in Net (" in page
+
+
+def test_the_committed_page_reaches_its_goals(pytestconfig):
+    page = (pytestconfig.rootpath / "docs" / "applications.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| \d+ \| (.*) \| \d+ \| (.*) \| (.*) \| \d+ \| (.*) \|$", page, re.MULTILINE)
+    assert {name: (stock, ours) for name, stock, _, ours, _ in rows} == GOALS
+    assert all(float(error) < 1e-4 for row in rows for error in (row[2], row[4]))

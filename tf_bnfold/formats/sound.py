@@ -1,0 +1,350 @@
+"""Refuse a graph that is broken, before anything relies on what a graph is.
+
+Files come from elsewhere: they may be damaged, or made to do harm. Nothing here decodes a constant or allocates what a
+graph only declares.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2, node_def_pb2, types_pb2
+from tensorflow.python.framework import op_def_registry
+
+from tf_bnfold.errors import InputError
+from tf_bnfold.formats.effects import FUNCTIONAL
+from tf_bnfold.formats.graph_file import MOST_BYTES
+from tf_bnfold.formats.meta_graph import one_line
+from tf_bnfold.formats.model import GraphDef, node_name
+from tf_bnfold.formats.prune import function_names
+from tf_bnfold.formats.quiet import quiet
+from tf_bnfold.formats.tensors import input_dtypes, output_dtypes
+
+_NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._/>\\-]*")  # no less than what TensorFlow takes
+_MOST_OUTPUTS = 1 << 16  # of one op
+_MOST_NODES = 1 << 20  # of a graph whose calls are inlined
+_INFERRED_FROM = 1024  # bytes; TensorFlow infers no shapes from larger constants
+_LOOP_BACK = frozenset({"NextIteration", "RefNextIteration"})
+_BASE = 100  # what the dtype of a reference is above that of its value
+
+# Loading a model and verifying it runs it, and these would reach out of it.
+_OUTSIDE = {
+    re.compile(r"WriteFile|DumpTensor|(Merge)?Save.*|.*DatasetToTFRecord|Write\w*Summary|Create\w*Writer|ImportEvent"): (
+        "writes files"
+    ),
+    re.compile(r"(Read|Matching)Files?|\w*Reader(V2)?|\w*(TextLine|TFRecord|LMDB|Sql|CSV|FixedLength)\w*Dataset\w*"): (
+        "reads files"
+    ),
+    re.compile(r"(Eager)?PyFunc(Stateless)?"): "calls Python",
+    re.compile(r"Rpc\w+|RemoteCall|DataService\w+|DistributedSave|FileSystemSetConfiguration"): "uses the network",
+}
+
+# The field of an AttrValue that an attribute of each type has.
+_FIELDS = {"string": "s", "int": "i", "float": "f", "bool": "b"}
+_VALUES = (
+    "half_val", "float_val", "double_val", "int_val", "string_val", "int64_val", "bool_val", "uint32_val", "uint64_val",
+    "scomplex_val", "dcomplex_val", "resource_handle_val", "variant_val",
+)  # fmt: skip
+_COMPLEX = (types_pb2.DT_COMPLEX64, types_pb2.DT_COMPLEX128)  # two numbers per value
+
+
+def refuse_wrong_names(graph_def: GraphDef, path: str) -> None:
+    """Raise if two nodes or functions have one name, or one has a name that TensorFlow does not take.
+
+    Raises:
+      InputError: It names the node.
+    """
+    for what, names in _names(graph_def):
+        for name, count in collections.Counter(names).items():
+            if count > 1:
+                raise InputError(f"{path} is damaged: {count} {what} have the name {name!r}")
+            if not _NAME.fullmatch(name):
+                raise InputError(f"{path} is damaged: among its {what} is one with the name {name!r}")
+
+
+def _names(graph_def: GraphDef) -> Iterator[tuple[str, Iterable[str]]]:
+    yield "nodes", (node.name for node in graph_def.node)
+    yield "functions", (function.signature.name for function in graph_def.library.function)
+    for function in graph_def.library.function:
+        names = (node.name for node in function.node_def)
+        arguments = (argument.name for argument in function.signature.input_arg)
+        yield f"nodes of function {function.signature.name}", (*names, *arguments)
+
+
+def refuse_broken(graph_def: GraphDef, path: str) -> None:
+    """Raise if the nodes do not fit together: edges, attributes, dtypes, sizes of constants, calls.
+
+    Nodes whose op TensorFlow does not know are passed over.
+
+    Args:
+      graph_def: A graph without doubled names.
+      path: The file, for the message.
+
+    Raises:
+      InputError: It names the node.
+    """
+    functions = {function.signature.name: function for function in graph_def.library.function}
+    problem = next(_graph_problems(graph_def, functions), "")
+    if problem:
+        raise InputError(f"{path} is damaged: {problem}")
+    size = _inlined_size(graph_def, functions)
+    if size > _MOST_NODES:
+        raise InputError(f"{path} is too large: its function calls stand for {size} nodes, more than {_MOST_NODES}")
+
+
+def refuse_outside(graph_def: GraphDef, path: str) -> None:
+    """Raise if running the graph would do more than compute: write a file, call Python, use the network.
+
+    Raises:
+      InputError: It names the node.
+    """
+    for nodes in (graph_def.node, *(function.node_def for function in graph_def.library.function)):
+        for node in nodes:
+            for ops, does in _OUTSIDE.items():
+                if ops.fullmatch(node.op):
+                    raise InputError(f"{path} does more than compute, and is not run: {node.op} {node.name} {does}")
+
+
+def refuse_missing(graph_def: GraphDef, tensors: Iterable[str], path: str) -> None:
+    """Raise if a tensor that a signature names is no output of the graph.
+
+    Raises:
+      InputError: It names the tensor.
+    """
+    nodes = {node.name: node for node in graph_def.node}
+    for tensor in tensors:
+        name, _, index = tensor.partition(":")
+        count = len(output_dtypes(nodes[name])) if name in nodes else 0
+        known = name in nodes and op_def_registry.get(nodes[name].op) is not None
+        if name not in nodes or not (index or "0").isdecimal() or (known and index and int(index) >= count):
+            raise InputError(f"{path} is damaged: it names {tensor}, which its graph does not have")
+
+
+def refuse_invalid(graph_def: GraphDef, path: str) -> None:
+    """Raise if TensorFlow can not import the graph; it knows what the attributes and shapes of each op may be.
+
+    Raises:
+      InputError: It has TensorFlow's reason.
+    """
+    slim = graph_pb2.GraphDef(versions=graph_def.versions, library=graph_def.library)
+    slim.node.extend(_slim(node) for node in graph_def.node)
+    with tf.Graph().as_default(), quiet():
+        try:
+            tf.graph_util.import_graph_def(slim, name="")
+        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+            raise InputError(f"{path} is damaged: {one_line(error)}") from error
+
+
+def _slim(node: Any) -> Any:
+    """Return a node, or for a large constant a placeholder of its shape."""
+    if node.op != "Const" or node.ByteSize() <= _INFERRED_FROM:
+        return node
+    placeholder = node_def_pb2.NodeDef(name=node.name, op="Placeholder", device=node.device, input=node.input)
+    placeholder.attr["dtype"].CopyFrom(node.attr["dtype"])
+    placeholder.attr["shape"].shape.CopyFrom(node.attr["value"].tensor.tensor_shape)
+    return placeholder
+
+
+def _graph_problems(graph_def: GraphDef, functions: Mapping[str, Any]) -> Iterator[str]:
+    yield from _scope_problems(graph_def.node, {}, functions, "", in_function=False)
+    for name, function in functions.items():
+        where = f" of function {name}"
+        arguments = {argument.name: argument.type for argument in function.signature.input_arg}
+        if function.signature.attr:  # type parameters, that each call fills in
+            continue
+        yield from _scope_problems(function.node_def, arguments, functions, where, in_function=True)
+        nodes = {node.name for node in function.node_def}
+        for output in function.signature.output_arg:
+            if node_name(function.ret[output.name] if output.name in function.ret else "") not in nodes | {*arguments}:
+                yield f"result {output.name}{where} is not in it"
+        for control in function.control_ret.values():
+            if control not in nodes:
+                yield f"control output {control}{where} is not in it"
+
+
+def _scope_problems(
+    nodes: Sequence[Any], arguments: Mapping[str, int], functions: Mapping[str, Any], where: str, *, in_function: bool
+) -> Iterator[str]:
+    """Yield what is wrong with the nodes of a graph or of a function's body."""
+    for node in nodes:
+        yield from (f"{node.op} {node.name}{where} {problem}" for problem in _node_problems(node, functions))
+    outputs: dict[str, Sequence[int] | None] = {name: (dtype,) for name, dtype in arguments.items()}
+    outputs |= {node.name: output_dtypes(node) if op_def_registry.get(node.op) else None for node in nodes}
+    for node in nodes:
+        expected = input_dtypes(node) if op_def_registry.get(node.op) else None
+        for problem in _edge_problems(node, expected, outputs, in_function=in_function):
+            yield f"{node.op} {node.name}{where} {problem}"
+    stuck = _in_cycle(nodes)
+    if stuck:
+        yield f"{stuck}{where} stands in or behind a cycle that is no loop"
+
+
+def _node_problems(node: Any, functions: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the attributes of a node."""
+    op_def = op_def_registry.get(node.op)
+    if op_def is None:
+        return
+    for definition in op_def.attr:
+        if definition.name not in node.attr:
+            if not definition.HasField("default_value"):
+                yield f"lacks the attribute {definition.name}"
+            continue
+        value = node.attr[definition.name]
+        if not _is_of_type(value, definition.type):
+            yield f"has an attribute {definition.name} that is no {definition.type}"
+        elif definition.type == "tensor":
+            yield from _tensor_problems(value.tensor)
+    for argument in (*op_def.input_arg, *op_def.output_arg):
+        if argument.number_attr and not 0 <= node.attr[argument.number_attr].i <= _MOST_OUTPUTS:
+            yield f"has {argument.number_attr} = {node.attr[argument.number_attr].i}"
+    if node.op == "Const" and node.attr["value"].tensor.dtype != node.attr["dtype"].type:
+        yield "has a value of another dtype"
+    if node.op in FUNCTIONAL:
+        yield from _call_problems(node, functions)
+
+
+def _is_of_type(value: Any, kind: str) -> bool:
+    if kind.startswith("list("):
+        kind = kind[len("list(") : -1]
+        items = value.list
+        fields = [field.name for field, each in items.ListFields() if each]
+        if value.WhichOneof("value") != "list" or not set(fields) <= {_FIELDS.get(kind, kind)}:
+            return False
+        return all(map(_is_dtype, items.type))
+    return value.WhichOneof("value") == _FIELDS.get(kind, kind) and (kind != "type" or _is_dtype(value.type))
+
+
+def _is_dtype(dtype: int) -> bool:
+    return dtype in types_pb2.DataType.values() and dtype != types_pb2.DT_INVALID
+
+
+def _tensor_problems(tensor: Any) -> Iterator[str]:
+    """Yield what is wrong with a value: it may declare more than it holds, as one value may stand for all."""
+    sizes = [dim.size for dim in tensor.tensor_shape.dim]
+    if not _is_dtype(tensor.dtype) or tensor.tensor_shape.unknown_rank or min(sizes, default=0) < 0:
+        yield "has a value without dtype or shape"
+        return
+    count, item = math.prod(sizes), tf.as_dtype(tensor.dtype).size or 1
+    if count * item > MOST_BYTES:
+        yield f"declares {count} elements, more than the {MOST_BYTES} bytes that a graph can hold"
+    elif tensor.tensor_content:
+        if tensor.dtype != types_pb2.DT_STRING and len(tensor.tensor_content) != count * item:
+            yield f"has {len(tensor.tensor_content)} bytes, but the shape {sizes} takes {count * item}"
+    else:
+        values = max(len(getattr(tensor, field)) for field in _VALUES) // (2 if tensor.dtype in _COMPLEX else 1)
+        if values > count:
+            yield f"has {values} values, but the shape {sizes} takes {count}"
+
+
+def _call_problems(node: Any, functions: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how a call differs from what it calls."""
+    given = (node.attr["Tin"] if "Tin" in node.attr else node.attr["T"]).list.type
+    taken = (node.attr["Tout"] if "Tout" in node.attr else node.attr["T"]).list.type
+    for name, attr in node.attr.items():
+        for callee in [attr.func] if attr.HasField("func") else attr.list.func:
+            if callee.name not in functions:
+                yield f"calls {callee.name!r}, which is not in the file"
+                return
+            signature = functions[callee.name].signature
+            if signature.attr:
+                continue
+            results = [argument.type for argument in signature.output_arg]
+            if [argument.type for argument in signature.input_arg] != list(given):
+                yield f"gives {callee.name} other arguments than that takes"
+            if results != list(taken) and (name != "cond" or len(results) != 1):
+                yield f"takes other results than {callee.name} gives"
+
+
+def _edge_problems(
+    node: Any, expected: Sequence[int] | None, outputs: Mapping[str, Sequence[int] | None], *, in_function: bool
+) -> Iterator[str]:
+    """Yield what is wrong with the inputs of a node."""
+    data = [value for value in node.input if not value.startswith("^")]
+    if any(value.startswith("^") for value in node.input[: len(data)]):
+        yield "has a control input before a data input"
+    for value in node.input:
+        if node_name(value) not in outputs:
+            yield f"reads {value!r}, which is not in the graph"
+            return
+    if expected is None:
+        return
+    if len(data) != len(expected):
+        yield f"has {len(data)} inputs instead of {len(expected)}"
+        return
+    for value, dtype in zip(data, expected, strict=True):
+        there = outputs[node_name(value)]
+        if there is None:
+            continue
+        index = _index(value, in_function=in_function)
+        if not 0 <= index < len(there):
+            yield f"reads {value!r}, but that op has {len(there)} outputs"
+        elif not in_function and there[index] % _BASE != dtype % _BASE:
+            yield f"reads {value!r} of dtype {_dtype(there[index])} as {_dtype(dtype)}"
+
+
+def _index(value: str, *, in_function: bool) -> int:
+    """Return which output an input names; in a function the number counts within an argument, which TensorFlow checks."""
+    index = "0" if in_function else value.partition(":")[2] or "0"
+    return int(index) if index.isdecimal() else -1
+
+
+def _dtype(dtype: int) -> str:
+    return str(types_pb2.DataType.Name(dtype)).removeprefix("DT_").lower()
+
+
+def _in_cycle(nodes: Sequence[Any]) -> str:
+    """Name a node that waits for itself, "" if there is none."""
+    by_name = {node.name: node for node in nodes}
+    waits: dict[str, int] = {}
+    readers: dict[str, list[str]] = {}
+    for node in nodes:
+        producers = [name for name in map(node_name, node.input) if name in by_name]
+        ahead = [name for name in producers if by_name[name].op not in _LOOP_BACK]
+        waits[node.name] = len(ahead)
+        for name in ahead:
+            readers.setdefault(name, []).append(node.name)
+    ready = [name for name, count in waits.items() if count == 0]
+    while ready:
+        for reader in readers.get(ready.pop(), ()):
+            waits[reader] -= 1
+            if waits[reader] == 0:
+                ready.append(reader)
+    return next((name for name, count in waits.items() if count > 0), "")
+
+
+def _inlined_size(graph_def: GraphDef, functions: Mapping[str, Any]) -> int:
+    """Count the nodes that there are once every call is replaced by its body.
+
+    Raises:
+      InputError: If a function calls itself.
+    """
+    callees = {
+        name: [called for node in function.node_def for called in function_names(node) if called in functions]
+        for name, function in functions.items()
+    }
+    order: list[str] = []  # callees first
+    waits = {name: len(called) for name, called in callees.items()}
+    callers: dict[str, list[str]] = {}
+    for name, called in callees.items():
+        for callee in called:
+            callers.setdefault(callee, []).append(name)
+    ready = [name for name, count in waits.items() if count == 0]
+    while ready:
+        order.append(ready.pop())
+        for caller in callers.get(order[-1], ()):
+            waits[caller] -= 1
+            if waits[caller] == 0:
+                ready.append(caller)
+    if len(order) < len(functions):
+        name = next(name for name, count in waits.items() if count > 0)
+        raise InputError(f"function {name!r} calls itself, which TFLite does not know")
+    sizes: dict[str, int] = {}
+    for name in order:
+        sizes[name] = len(functions[name].node_def) + sum(sizes[callee] for callee in callees[name])
+    called_first = (name for node in graph_def.node for name in function_names(node))
+    return len(graph_def.node) + sum(sizes.get(name, 0) for name in called_first)
