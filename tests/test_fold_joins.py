@@ -262,3 +262,14 @@ def test_an_index_out_of_range():
     built = build(lambda: g.affine(raw.GatherV2(params=g.conv(g.image()), indices=[3, 4, 0], axis=3)))
     folding = fold_graph(built.graph_def, built.outputs)
     assert [outcome.status for outcome in folding.outcomes] == [Status.KEPT]
+
+
+def test_merging_behind_a_join_does_not_lengthen_the_other_branch():
+    """An offset that goes down through a Sub would make a Mul a Mul and an Add, for the other branch, too."""
+
+    def graph():
+        x = g.placeholder(2, 5, 6, 4)
+        long = raw.Mul(x=raw.AddN(inputs=[x, tf.tanh(x)]), y=g.const(5, 1, 1))
+        return raw.Mul(x=raw.Sub(x=g.offset(tf.abs(x)), y=long), y=g.signed(4))
+
+    check_fold(graph)
