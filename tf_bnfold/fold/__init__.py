@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from tf_bnfold.fold import decide
+from tf_bnfold.fold.elements import find_elements
 from tf_bnfold.fold.ledger import Ledger
 from tf_bnfold.fold.route import Scene
-from tf_bnfold.fold.sites import find_elements, find_sites
+from tf_bnfold.fold.sites import find_sites
 from tf_bnfold.graph import functions
 from tf_bnfold.graph.export import to_graph_def
 from tf_bnfold.graph.graph import Node

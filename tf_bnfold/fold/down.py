@@ -11,9 +11,10 @@ import itertools
 from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.fold import laws, sinks, transfer
 from tf_bnfold.fold.bias import bias_behind
+from tf_bnfold.fold.elements import Element
 from tf_bnfold.fold.ledger import fits_dtype, unfit_constant
 from tf_bnfold.fold.route import MOST_STEPS, Before, Merge, Placed, Route, Scene, Touch
-from tf_bnfold.fold.sites import Element, Site
+from tf_bnfold.fold.sites import Site
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Node, Tensor
 from tf_bnfold.reasons import Reason, Refusal

@@ -12,9 +12,10 @@ import numpy as np
 
 from tf_bnfold.algebra.affine import Affine, Vector
 from tf_bnfold.algebra.linear import Array
+from tf_bnfold.fold.elements import Element, Role, read_element
 from tf_bnfold.fold.route import AdaptConstant, After, Before, Edit, Merge, Scene, SetFill, Touch
 from tf_bnfold.fold.sinks import Sink
-from tf_bnfold.fold.sites import Element, Role, Site, read_element
+from tf_bnfold.fold.sites import Site
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Graph, Node, Tensor, Use, controls_of_constant, new_node
 

@@ -6,9 +6,10 @@ import dataclasses
 
 from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.algebra.linear import Array
+from tf_bnfold.fold.elements import Element
 from tf_bnfold.fold.ledger import Ledger
 from tf_bnfold.fold.sinks import Sink
-from tf_bnfold.fold.sites import Element, Site
+from tf_bnfold.fold.sites import Site
 from tf_bnfold.graph.graph import Node, Use
 from tf_bnfold.graph.view import View
 

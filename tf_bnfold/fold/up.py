@@ -14,9 +14,9 @@ import numpy as np
 from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.algebra.channels import Joins, Law
 from tf_bnfold.fold import laws, sinks, transfer
+from tf_bnfold.fold.elements import Element
 from tf_bnfold.fold.ledger import unfit_constant
 from tf_bnfold.fold.route import MOST_STEPS, AdaptConstant, After, Demand, Placed, Route, Scene, Touch
-from tf_bnfold.fold.sites import Element
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Node, Tensor, Use
 from tf_bnfold.reasons import Reason, Refusal
