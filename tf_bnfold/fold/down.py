@@ -44,6 +44,7 @@ class _Down:
         self.heap: list[tuple[float, int, Node]] = []
         self.count = itertools.count()
         self.route: Route = []
+        self.joined = False  # whether the way leads through an op that other values come to, too
 
     def run(self, tensor: Tensor, placed: Placed) -> Route | Refusal:
         if self.graph.is_fetched(tensor.node):
@@ -88,6 +89,7 @@ class _Down:
         law = laws.law_of(self.view, node)
         if isinstance(law, Refusal):
             return law
+        self.joined = self.joined or len(law.ports) > 1
         if stray := set(arrived) - set(law.ports):
             return Refusal(Reason.NO_LAW, node.name, f"it reads the value as input {min(stray)}")
         for placed in arrived.values():
@@ -143,6 +145,8 @@ class _Down:
         merged = placed.affine.then(site.affine)
         if not fits_dtype(merged, attributes.dtype(site.output)):
             return Refusal(Reason.NOT_FINITE, site.output.name)
+        if self.joined and _ops(merged) > len(site.elements):
+            return Refusal(Reason.MIXED_BRANCHES, site.output.name, "they would get one op more")
         self.route.append(Merge(site, placed))
         return None
 
@@ -160,3 +164,8 @@ class _Down:
         self.route.append(Touch(element.node))
         self._deliver(Tensor(element.node, 0), Placed(behind, placed.axis if placed.axis is not None else element.axis))
         return None
+
+
+def _ops(affine: Affine) -> int:
+    """How many ops an affine takes by itself: Mul, Add, or both."""
+    return (not affine.has_unit_scale) + (not affine.has_zero_offset)
