@@ -16,12 +16,13 @@ demo: $(VENV)/.demo
 	$(BIN)/python demo/make_model.py demo/out/saved_model
 	$(BIN)/tf_bnfold --saved_model demo/out/saved_model --tflite demo/out/model.tflite --report demo/out/report.json
 
+# Two processes, a file in one of them: TensorFlow starts twice, not once a test.
 # pytest comes last, so that its closing line is the last thing to be seen.
 test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
 
 test-slow: $(VENV)/.test
 	$(BIN)/pytest -m slow

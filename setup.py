@@ -29,12 +29,21 @@ setup(
     packages=find_packages(include=["tf_bnfold", "tf_bnfold.*"]),
     package_data={"tf_bnfold": ["py.typed"]},
     python_requires=">=3.10",
-    install_requires=["tensorflow>=2.21", "absl-py", "numpy", "ai-edge-litert"],
+    install_requires=["tensorflow>=2.21", "absl-py", "numpy", "ml-dtypes", "protobuf", "ai-edge-litert"],
     extras_require={
         "onnx": ONNX,
         "keras2": KERAS2,
         "report": [],  # the forms of the report so far need nothing beyond the standard library
-        "test": [*KERAS2, "pytest", "pytest-cov", "hypothesis", "ruff~=0.17.0", "mypy~=2.4", "types-protobuf"],
+        "test": [
+            *KERAS2,
+            "pytest",
+            "pytest-cov",
+            "pytest-xdist",
+            "hypothesis",
+            "ruff~=0.17.0",
+            "mypy~=2.4",
+            "types-protobuf",
+        ],
     },
     entry_points={"console_scripts": ["tf_bnfold=tf_bnfold.cli:main"]},
 )

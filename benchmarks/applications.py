@@ -186,8 +186,9 @@ behind: Mul (with Div) and Add (with Sub) of a constant of more than one element
 |---|---|---|---|---|---|---|---|
 {listed}
 
-Gamma is above zero in {positive or "none"} (batch norm, ReLU, convolution: only such a scale passes the ReLU), and of
-both signs in the others. An Add stays where a batch norm stands before a ReLU: its offset can't pass that.
+Gamma is above zero in {positive or "none"}, since only such a scale passes the ReLU between batch norm and
+convolution, and of both signs in the others. An Add that stays is an offset that can't pass what is behind it, a ReLU
+or zero padding, and that no branch before it takes.
 """
 
 

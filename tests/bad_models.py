@@ -19,23 +19,23 @@ MetaGraphDef = Any
 FLOAT = types_pb2.DT_FLOAT
 
 
-def _net(v1: Any, weights: Any) -> tuple[Any, Any]:
+WEIGHTS = np.random.default_rng(0).normal(size=(3, 3, 3, 4)).astype(np.float32)
+
+
+def _net(v1: Any, weights: Any, channels: int = 4) -> tuple[Any, Any]:
     image = v1.placeholder(tf.float32, [None, 4, 4, 3], name="image")
     conv = tf.nn.conv2d(image, weights, 1, "SAME", name="conv")
-    parameters = [tf.constant([0.5 + i, -1.0, 2.0, 1.5], name=name) for i, name in enumerate(("gamma", "beta", "mean"))]
-    variance = tf.constant([1.0, 2.0, 0.5, 3.0], name="variance")
-    norm, *_ = v1.nn.fused_batch_norm(conv, *parameters, variance, is_training=False, name="norm")
+    values = {"gamma": [0.5, -1, 2, 1], "beta": [1.5, 1, -1, 0], "mean": [-1, 0.5, 2, 1], "variance": [1, 2, 0.5, 3]}
+    parameters = [tf.constant(value[:channels], tf.float32, name=name) for name, value in values.items()]
+    norm, *_ = v1.nn.fused_batch_norm(conv, *parameters, is_training=False, name="norm")
     return image, tf.nn.relu(norm, name="logits")
 
 
-_WEIGHTS = np.random.default_rng(0).normal(size=(3, 3, 3, 4)).astype(np.float32)
-
-
-def save_model(folder: Path) -> None:
+def save_model(folder: Path, weights: Any = WEIGHTS, channels: int = 4) -> None:
     """Write the model as a SavedModel whose graph is flat and whose weights are a variable."""
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
-        image, logits = _net(v1, v1.get_variable("weights", initializer=_WEIGHTS, use_resource=True))
+        image, logits = _net(v1, v1.get_variable("weights", initializer=weights, use_resource=True), channels)
         session.run(v1.global_variables_initializer())
         builder = v1.saved_model.Builder(str(folder))
         signature = v1.saved_model.predict_signature_def({"image": image}, {"logits": logits})
@@ -46,7 +46,7 @@ def save_model(folder: Path) -> None:
 def frozen_model() -> GraphDef:
     """Return the model as a frozen graph."""
     with tf.Graph().as_default() as graph:
-        _net(tf.compat.v1, tf.constant(_WEIGHTS, name="weights"))
+        _net(tf.compat.v1, tf.constant(WEIGHTS, name="weights"))
         return graph.as_graph_def()
 
 
@@ -209,11 +209,12 @@ IN_GRAPH: Mapping[str, Callable[[GraphDef], Any]] = {
     "a dtype that does not exist": lambda g: _set(g, "conv", "T", type=200),
     "a constant with too few bytes": lambda g: _longer(g, "gamma", -3),
     "a constant with too many bytes": lambda g: _longer(g, "gamma", 4),
-    "a constant of another shape than its reader needs": lambda g: const(g, "gamma_5", [1.0] * 5)
-    and node(g, "norm").input.__setitem__(1, "gamma_5"),
+    "a constant of another shape than its reader needs": lambda g: (
+        const(g, "gamma_5", [1.0] * 5) and node(g, "norm").input.__setitem__(1, "gamma_5")
+    ),
     "a constant that declares 2**40 elements": lambda g: _huge(g, "Const"),
     "a Fill of 2**40 elements": lambda g: _huge(g, "Fill"),
-    "a BroadcastTo 2**40 elements": lambda g: _huge(g, "BroadcastTo"),
+    "a BroadcastTo of 2**40 elements": lambda g: _huge(g, "BroadcastTo"),
     "a node without a name": lambda g: _rename(g, "norm", ""),
     "control characters in a name": lambda g: _rename(g, "norm", "no\n\x1b[31mrm"),
     "a chain of 100,000 nodes": _chain,
@@ -224,6 +225,10 @@ IN_GRAPH: Mapping[str, Callable[[GraphDef], Any]] = {
     "an op that reads a file": lambda g: _writes(g, "ReadFile"),
     "an op that calls Python": _python,
 }
+
+
+# Flags that a row needs.
+FLAGS: Mapping[str, tuple[str, ...]] = {"a chain of 100,000 nodes": ("--dry_run", "--noverify")}
 
 
 def unreadable_text(graph_def: GraphDef) -> bytes:

@@ -14,6 +14,7 @@ def keras_saved_model(tmp_path_factory) -> str:
     import keras
     import numpy as np
 
+    keras.utils.clear_session()  # names count from the first again, whatever other tests have made
     keras.utils.set_random_seed(0)
     layers = keras.layers
     inputs = x = keras.Input((8, 8, 3), name="image")

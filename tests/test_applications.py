@@ -50,7 +50,7 @@ def test_a_row():
     row = Row(Application("Net", pre_activation=True), 7, Converted(3, 4, 50, 1.2e-6), Converted(0, 2, 45, 0.0))
     page = applications.table([row])
     assert "| Net | 7 | 3 / 4 | 50 | 1e-06 | 0 / 2 | 45 | 0e+00 |" in page
-    assert "Gamma is above zero in Net (" in page
+    assert "Gamma is above zero in Net, since" in page
 
 
 def test_the_committed_page_reaches_its_goals(pytestconfig):

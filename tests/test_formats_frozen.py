@@ -182,8 +182,8 @@ def test_a_folder_that_can_not_be_read_is_refused(tmp_path):
 def test_broken_graphs_are_refused(tmp_path):
     broken = graph_pb2.GraphDef()
     broken.node.add(name="x", op="Placeholder").attr["dtype"].type = 1
-    broken.node.add(name="y", op="Relu", input=["x", "gone"])
-    with pytest.raises(InputError, match=r"node 'y': its input 'gone' is not in the graph"):
+    broken.node.add(name="y", op="Add", input=["x", "gone"]).attr["T"].type = 1
+    with pytest.raises(InputError, match="gone"):
         pipeline.run(Request(frozen_graph=saved(tmp_path / "b.pb", broken), options=Options(dry_run=True)))
 
 

@@ -26,7 +26,7 @@ def test_every_command_of_it_parses(readme, pytestconfig, monkeypatch):
 
 def test_every_flag_in_it_is_one(readme):
     known = {flag.name for group in flags.GROUPS.values() for flag in group}
-    named = set(re.findall(r"(?<![\w-])--([a-z_]+)", readme))
+    named = set(re.findall(r"(?<![\w-])--([a-z0-9_]+)", readme))
     assert {name for name in named if name not in known and name.removeprefix("no") not in known} == set()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import signal
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: The command line, program name first; that of this process by default.
     """
     argv = sys.argv if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may be what the terminal's encoding does not have
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _termination():
             return _main(argv)
@@ -96,7 +100,9 @@ def _print(text: str) -> None:
 
 
 def _print_error(message: str) -> None:
-    sys.stderr.write(f"tf_bnfold: error: {' '.join(message.split())}\n")
+    line = " ".join(message.split())
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)  # no control sequences
+    sys.stderr.write(f"tf_bnfold: error: {plain}\n")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import math
 import os
 import re
@@ -178,6 +179,26 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
     Raises:
       FlagError: for an unknown flag, a value that is none, or an argument that is no flag.
     """
+    for file in _flag_files(argv):  # by themselves first, so that a message can name the file
+        _check_flag_file(argv[0], file)
+    return _parsed(argv)
+
+
+def _check_flag_file(program: str, file: str) -> None:
+    try:
+        _parsed([program, f"--flagfile={file}"])
+    except FlagError as error:
+        raise FlagError(f"--flagfile={file}: {error}") from error
+
+
+def _flag_files(argv: Sequence[str]) -> list[str]:
+    """List the flag files that a command line names."""
+    files = [match[1] for match in (re.fullmatch("--?flagfile=(.+)", argument) for argument in argv) if match]
+    after = [second for first, second in itertools.pairwise(argv) if first in ("--flagfile", "-flagfile")]
+    return files + after
+
+
+def _parsed(argv: Sequence[str]) -> dict[str, Any]:
     values = define()
     try:
         _, *stray = values(argv)
@@ -186,7 +207,10 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
         hint = f"did you mean --{near[0]}?" if near else "--help lists the flags"
         raise FlagError(f"unknown flag --{error.flagname}; {hint}") from error
     except flags.CantOpenFlagFileError as error:
-        raise FlagError(f"--flagfile: can't be read: {str(error).removeprefix('ERROR:: ')}") from error
+        reason = re.search(r"\] (.*)", str(error))  # behind the number of the error
+        raise FlagError(f"can't be read: {reason[1] if reason else error}") from error
+    except UnicodeDecodeError as error:
+        raise FlagError("no text file, so it holds no flags") from error
     except (flags.Error, ValueError) as error:
         raise FlagError(f"{str(error).rstrip('. ')}; --help lists the flags") from error
     if stray:

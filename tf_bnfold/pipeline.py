@@ -145,7 +145,7 @@ def _build(request: Request, frozen: Model, folded: Model, findings: _Findings, 
             write_graph_def(folded.graph_def, str(staging.stage(request.output_graph)))
     if "report" in wanted:
         with writing(request.report):
-            staging.stage(request.report).write_text(findings.report(wanted).to_json(), encoding="utf-8")
+            staging.stage(request.report).write_text(findings.report(wanted).to_json(), "utf-8", "backslashreplace")
 
 
 def _compared(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tf_bnfold.errors import FlagError, InputError, OutputError
@@ -33,36 +34,54 @@ def check_paths(request: Request) -> None:
     """
     _check_input(request)
     data = request.options.representative_data
-    if data and not os.path.isfile(data):
-        raise InputError(f"--representative_data={data}: no such file")
+    if data:
+        _check_file("representative_data", Path(data))
     if request.report and not request.report.endswith(REPORT_SUFFIXES):
         raise FlagError(f"--report={request.report}: the suffix decides the form; give {' or '.join(REPORT_SUFFIXES)}")
     outputs = targets(request)
     inputs = {"saved_model": request.saved_model, "frozen_graph": request.frozen_graph, "representative_data": data}
     _check_apart({flag: path for flag, path in inputs.items() if path}, outputs)
     for flag, path in outputs.items():
-        problem = _parent_problem(path) or _PROBLEMS.get(flag, _file_problem)(path, request)
+        try:
+            problem = _parent_problem(path) or _PROBLEMS.get(flag, _file_problem)(path, request)
+        except OSError as error:
+            problem = f"can't be written: {error.strerror or error}"
         if problem:
             raise OutputError(f"--{flag}={path}: {problem}")
 
 
 def _check_input(request: Request) -> None:
     if request.frozen_graph:
-        _check_file(Path(request.frozen_graph))
+        _check_file("frozen_graph", Path(request.frozen_graph))
     else:
-        _check_folder(Path(request.saved_model))
+        with _reading("saved_model", request.saved_model):
+            _check_folder(Path(request.saved_model))
 
 
-def _check_file(file: Path) -> None:
-    if file.is_dir():
-        hint = f"; give --saved_model={file}" if (file / "saved_model.pb").is_file() else ""
-        raise InputError(f"--frozen_graph={file}: a folder, not a file{hint}")
-    if not file.exists():
-        raise InputError(f"--frozen_graph={file}: no such file")
+@contextlib.contextmanager
+def _reading(flag: str, path: str | Path) -> Iterator[None]:
+    """Turn an OSError of the body, for instance a missing permission, into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--{flag}={path}: can't be read: {error.strerror or error}") from error
+
+
+def _check_file(flag: str, file: Path) -> None:
+    with _reading(flag, file):
+        if file.is_dir():
+            hint = f"; give --saved_model={file}" if (file / "saved_model.pb").is_file() else ""
+            raise InputError(f"--{flag}={file}: a folder, not a file{hint}")
+        if not file.exists():
+            raise InputError(f"--{flag}={file}: no such file")
+        if not file.is_file():  # a pipe or a device, which may have no end
+            raise InputError(f"--{flag}={file}: not a regular file")
+        file.open("rb").close()
 
 
 def _check_folder(folder: Path) -> None:
     if (folder / "saved_model.pb").is_file():
+        (folder / "saved_model.pb").open("rb").close()
         return
     if not folder.exists():
         raise InputError(f"--saved_model={folder}: no such folder")

@@ -65,6 +65,7 @@ def freeze_variables(session: Any, graph_def: GraphDef, outputs: Sequence[str], 
         raise InputError(
             f"variable {', '.join(names) or '?'} has no value in the checkpoint of the SavedModel"
         ) from error
+    _refuse_other_shapes(frozen, variables)
     _name_functions(frozen)
     _drop_shapes_of_handles(frozen)
     return pruned(without_idle_waits(frozen), [*outputs, init_op])
@@ -96,6 +97,19 @@ def _refuse_too_large(variables: Sequence[Any]) -> None:
             f"the variables hold {size} bytes, more than the {_LIMIT} that a graph with constants can hold; "
             "save the model in parts"
         )
+
+
+def _refuse_other_shapes(frozen: GraphDef, variables: Sequence[Any]) -> None:
+    """Raise if the value of a variable has not the variable's shape, as in the checkpoint of another model."""
+    declared = {node.name: tf.TensorShape(node.attr["shape"].shape) for node in variables}
+    for node in frozen.node:
+        if node.op == "Const" and node.name in declared:
+            found = tf.TensorShape(node.attr["value"].tensor.tensor_shape)
+            if not declared[node.name].is_compatible_with(found):
+                raise InputError(
+                    f"variable {node.name} has shape {declared[node.name]}, but its value in the checkpoint {found}: "
+                    "the variables are those of another model"
+                )
 
 
 def _without_assignments(graph_def: GraphDef, variables: set[str]) -> GraphDef:

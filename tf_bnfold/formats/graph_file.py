@@ -13,6 +13,16 @@ from tf_bnfold.formats.model import GraphDef
 MOST_BYTES = 2**31 - 1  # that a protocol buffer can hold
 TEXT_SUFFIX = ".pbtxt"
 
+# What other files have among their first bytes.
+_HEAD = 64
+_MARKS = {
+    "a .tflite, which is a result of conversion": b"TFL3",
+    "a zip archive, as .keras files are": b"PK\x03\x04",
+    "an HDF5 file": b"\x89HDF",
+    "a picture": b"\x89PNG",
+}
+_SAVED_MODEL = "; a SavedModel is given by its folder, with --saved_model"
+
 _VARIABLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
 
 
@@ -37,7 +47,7 @@ def read_graph_def(path: str) -> GraphDef:
         raise InputError(f"{path} can not be read: {error.strerror or error}") from error
     graph_def = _parsed(content, path)
     if not graph_def.node:
-        raise InputError(f"{path} holds no graph; a SavedModel is given by its folder, with --saved_model")
+        raise InputError(f"{path} holds no graph{_SAVED_MODEL}")
     for node in graph_def.node:
         if node.op in _VARIABLES:
             raise InputError(
@@ -58,13 +68,17 @@ def _parsed(content: bytes, path: str) -> GraphDef:
         graph_def = None
     try:
         text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError:
+        text = "\0"
+    if any(ord(c) < ord(" ") and not c.isspace() for c in text):  # no text
         if graph_def is not None:
             return graph_def
-        raise InputError(f"{path} is no GraphDef, or is damaged: it can not be parsed") from error
+        kind = next((what for what, mark in _MARKS.items() if mark in content[:_HEAD]), "")
+        hint = f"; it is {kind}" if kind else _SAVED_MODEL if os.path.basename(path) == "saved_model.pb" else ""
+        raise InputError(f"{path} is no GraphDef, or is damaged: it can not be parsed{hint}")
     try:
         return text_format.Parse(text, graph_pb2.GraphDef())
-    except text_format.ParseError as error:
+    except (text_format.ParseError, RecursionError) as error:
         raise InputError(f"{path} is no GraphDef, neither binary nor text: {str(error).splitlines()[0]}") from error
 
 

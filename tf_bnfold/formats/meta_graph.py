@@ -38,7 +38,7 @@ def read_meta_graph(path: str, tags: Sequence[str]) -> MetaGraphDef:
         saved_model = loader_impl.parse_saved_model(path)
     except OSError as error:
         if loader_impl.contains_saved_model(path):
-            raise InputError(f"saved_model.pb in {path} is damaged: {one_line(error)}") from error
+            raise InputError(f"saved_model.pb in {path} is damaged: it can not be parsed") from error
         raise InputError(f"{path} holds no saved_model.pb, so it is not a SavedModel") from error
     for meta_graph in saved_model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == set(tags):
@@ -63,6 +63,10 @@ def choose_signatures(meta_graph: MetaGraphDef, keys: Sequence[str], path: str) 
     for key in keys:
         if key not in there:
             raise InputError(f"{path} has no signature {key}; --signature_keys can be: {', '.join(there)}")
+    names = (name for signature in there.values() for name in (*signature.inputs, *signature.outputs))
+    for name in (*there, *names):
+        if not name.isprintable():
+            raise InputError(f"{path} is damaged: a signature has the name {name!r}")
     nodes = {node.name for node in meta_graph.graph_def.node}
     chosen = {key: signature for key, signature in there.items() if not keys or key in keys}
     for key, signature in chosen.items():
@@ -106,6 +110,9 @@ def assets_of(meta_graph: MetaGraphDef, path: str) -> tuple[Asset, ...]:
         for definition in definitions
     )
     for asset in assets:
+        inside = os.path.normpath(asset.filename)
+        if os.path.isabs(inside) or inside.split(os.sep)[0] in ("..", "."):
+            raise InputError(f"{path} is damaged: its asset {asset.filename!r} is no file in its assets/")
         if not os.path.isfile(asset.path):
             raise InputError(f"asset {asset.filename} of {path} is missing: the graph reads {asset.path}")
     return assets

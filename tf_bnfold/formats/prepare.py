@@ -54,7 +54,9 @@ def prepared(
         refuse_unknown_ops(model.graph_def, path)
     refuse_outside(model.graph_def, path)
     refuse_invalid(model.graph_def, path)
-    return dataclasses.replace(model, custom_ops=custom_ops & {node.op for node in model.graph_def.node})
+    left = custom_ops & {node.op for node in model.graph_def.node}
+    notes = [f"custom ops {', '.join(sorted(left))} are not run here; what feeds them is compared"] if left else []
+    return dataclasses.replace(model, custom_ops=left).noting(*notes)
 
 
 def _flat(model: Model) -> tuple[Model, set[str]]:

@@ -159,10 +159,10 @@ def save_saved_model(model: Model, directory: str) -> None:
       OSError: If a file can't be written.
     """
     os.makedirs(directory, exist_ok=True)
-    if model.assets:
-        os.makedirs(os.path.join(directory, constants.ASSETS_DIRECTORY), exist_ok=True)
     for asset in model.assets:
-        shutil.copyfile(asset.path, os.path.join(directory, constants.ASSETS_DIRECTORY, asset.filename))
+        copy = os.path.join(directory, constants.ASSETS_DIRECTORY, asset.filename)
+        os.makedirs(os.path.dirname(copy), exist_ok=True)
+        shutil.copyfile(asset.path, copy)
     saved_model = saved_model_pb2.SavedModel(saved_model_schema_version=constants.SAVED_MODEL_SCHEMA_VERSION)
     saved_model.meta_graphs.append(_meta_graph(model))
     try:

@@ -34,9 +34,9 @@ _BASE = 100  # what the dtype of a reference is above that of its value
 
 # Loading a model and verifying it runs it, and these would reach out of it.
 _OUTSIDE = {
-    re.compile(r"WriteFile|DumpTensor|(Merge)?Save.*|.*DatasetToTFRecord|Write\w*Summary|Create\w*Writer|ImportEvent"): (
-        "writes files"
-    ),
+    re.compile(
+        r"WriteFile|DumpTensor|(Merge)?Save.*|.*DatasetToTFRecord|Write\w*Summary|Create\w*Writer|ImportEvent"
+    ): ("writes files"),
     re.compile(r"(Read|Matching)Files?|\w*Reader(V2)?|\w*(TextLine|TFRecord|LMDB|Sql|CSV|FixedLength)\w*Dataset\w*"): (
         "reads files"
     ),
@@ -92,7 +92,7 @@ def refuse_broken(graph_def: GraphDef, path: str) -> None:
     problem = next(_graph_problems(graph_def, functions), "")
     if problem:
         raise InputError(f"{path} is damaged: {problem}")
-    size = _inlined_size(graph_def, functions)
+    size = _inlined_size(graph_def, functions, path)
     if size > _MOST_NODES:
         raise InputError(f"{path} is too large: its function calls stand for {size} nodes, more than {_MOST_NODES}")
 
@@ -160,7 +160,7 @@ def _graph_problems(graph_def: GraphDef, functions: Mapping[str, Any]) -> Iterat
         yield from _scope_problems(function.node_def, arguments, functions, where, in_function=True)
         nodes = {node.name for node in function.node_def}
         for output in function.signature.output_arg:
-            if node_name(function.ret[output.name] if output.name in function.ret else "") not in nodes | {*arguments}:
+            if node_name(function.ret.get(output.name, "")) not in nodes | {*arguments}:
                 yield f"result {output.name}{where} is not in it"
         for control in function.control_ret.values():
             if control not in nodes:
@@ -190,15 +190,7 @@ def _node_problems(node: Any, functions: Mapping[str, Any]) -> Iterator[str]:
     if op_def is None:
         return
     for definition in op_def.attr:
-        if definition.name not in node.attr:
-            if not definition.HasField("default_value"):
-                yield f"lacks the attribute {definition.name}"
-            continue
-        value = node.attr[definition.name]
-        if not _is_of_type(value, definition.type):
-            yield f"has an attribute {definition.name} that is no {definition.type}"
-        elif definition.type == "tensor":
-            yield from _tensor_problems(value.tensor)
+        yield from _attribute_problems(node, definition)
     for argument in (*op_def.input_arg, *op_def.output_arg):
         if argument.number_attr and not 0 <= node.attr[argument.number_attr].i <= _MOST_OUTPUTS:
             yield f"has {argument.number_attr} = {node.attr[argument.number_attr].i}"
@@ -206,6 +198,18 @@ def _node_problems(node: Any, functions: Mapping[str, Any]) -> Iterator[str]:
         yield "has a value of another dtype"
     if node.op in FUNCTIONAL:
         yield from _call_problems(node, functions)
+
+
+def _attribute_problems(node: Any, definition: Any) -> Iterator[str]:
+    if definition.name not in node.attr:
+        if not definition.HasField("default_value"):
+            yield f"lacks the attribute {definition.name}"
+        return
+    value = node.attr[definition.name]
+    if not _is_of_type(value, definition.type):
+        yield f"has an attribute {definition.name} that is no {definition.type}"
+    elif definition.type == "tensor":
+        yield from _tensor_problems(value.tensor)
 
 
 def _is_of_type(value: Any, kind: str) -> bool:
@@ -288,7 +292,7 @@ def _edge_problems(
 
 
 def _index(value: str, *, in_function: bool) -> int:
-    """Return which output an input names; in a function the number counts within an argument, which TensorFlow checks."""
+    """Return which output an input names; in a function the number counts within an argument, left to TensorFlow."""
     index = "0" if in_function else value.partition(":")[2] or "0"
     return int(index) if index.isdecimal() else -1
 
@@ -317,7 +321,7 @@ def _in_cycle(nodes: Sequence[Any]) -> str:
     return next((name for name, count in waits.items() if count > 0), "")
 
 
-def _inlined_size(graph_def: GraphDef, functions: Mapping[str, Any]) -> int:
+def _inlined_size(graph_def: GraphDef, functions: Mapping[str, Any], path: str) -> int:
     """Count the nodes that there are once every call is replaced by its body.
 
     Raises:
@@ -342,7 +346,7 @@ def _inlined_size(graph_def: GraphDef, functions: Mapping[str, Any]) -> int:
                 ready.append(caller)
     if len(order) < len(functions):
         name = next(name for name, count in waits.items() if count > 0)
-        raise InputError(f"function {name!r} calls itself, which TFLite does not know")
+        raise InputError(f"{path} can't be converted: its function {name!r} calls itself, which TFLite does not know")
     sizes: dict[str, int] = {}
     for name in order:
         sizes[name] = len(functions[name].node_def) + sum(sizes[callee] for callee in callees[name])

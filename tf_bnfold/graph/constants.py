@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -168,17 +169,36 @@ class Constants:
     def _evaluate(self, node: Node) -> Array | None:
         if node.array is not None:
             return node.array
-        inputs = [self._values[tensor.node] for tensor in node.inputs]
-        if any(x is None for x in inputs):
+        inputs = [value for tensor in node.inputs if (value := self._values[tensor.node]) is not None]
+        if len(inputs) < len(node.inputs):
             return None
         try:
             if node.op == "Const":
-                return _inside(self._decode(node))
+                return None if _declared(node) > _LARGEST_RESULT else _inside(self._decode(node))
+            if _result_size(node, inputs) > _LARGEST_RESULT:
+                return None
             with np.errstate(all="ignore"):
                 result = _inside(np.asarray(_EVALUATE[node.op](node, *inputs)))
         except (ValueError, TypeError, IndexError, OverflowError, MemoryError):
             return None  # TensorFlow will say what is wrong with it, or it is no arithmetic of floats
-        return result if result.size <= _LARGEST_RESULT else None
+        return result
+
+
+def _declared(node: Node) -> int:
+    """The number of elements that a constant declares where it does not hold them: one value may stand for all."""
+    tensor = node.proto.attr["value"].tensor
+    return 0 if tensor.tensor_content else math.prod(dim.size for dim in tensor.tensor_shape.dim)
+
+
+def _result_size(node: Node, inputs: Sequence[Array]) -> int:
+    """The most elements that the result of an op can have."""
+    if node.op in ("Fill", "BroadcastTo"):
+        return math.prod(map(int, inputs[0 if node.op == "Fill" else 1].ravel()))
+    if node.op in ("ConcatV2", "Pack"):
+        return sum(x.size for x in inputs)
+    if node.op in _STEERED or len(inputs) < 2:
+        return inputs[0].size
+    return math.prod(np.broadcast_shapes(*(x.shape for x in inputs)))
 
 
 def _inside(array: Array) -> Array:

@@ -217,7 +217,7 @@ class Graph:
         while pending:
             candidate = pending.pop()
             unread = not any(candidate.readers.values()) and not candidate.followers
-            if not unread or candidate in self.fetched or candidate in self._removed:
+            if not unread or candidate in self.fetched or candidate in self._removed or self.is_fed(candidate):
                 continue
             producers = [tensor.node for tensor in candidate.inputs]
             self._release(candidate)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -25,6 +27,8 @@ _SCALES = (0.1, 1.0, 30.0)
 _WORDS = np.array([b"", b"a", b"cat", b"to be or not"], dtype=object)
 _MOST_ROWS = 256  # of representative data: enough to compare on
 _ROWS_PER_RUN = 32
+_MOST_VALUES = 1 << 27  # of one random input: a volume of 512 x 512 x 512
+_UNREADABLE = (ValueError, OSError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +90,12 @@ def _random(runner: Runner, signature: SignatureDef, seed: int) -> tuple[Inputs,
     if unusual:
         return f"input {unusual[0]} is a sparse or composite tensor, for which there are no random inputs"
     error = "it has no input that can be guessed"
-    tried = set()
+    tried: set[Any] = set()
     for guess in _guesses(signature):
+        large = _too_large(signature, guess)
+        if large:
+            error = error if tried else f"input {large} is too large for random values"
+            continue
         inputs = _draw(signature, guess, 1.0, np.random.default_rng(seed))
         form = str([(name, value.shape, _top(value), guess.strings) for name, value in sorted(inputs.items())])
         if form in tried:
@@ -95,12 +103,20 @@ def _random(runner: Runner, signature: SignatureDef, seed: int) -> tuple[Inputs,
         tried.add(form)
         try:
             runner.run(list(fetches_of(signature).values()), feeds_of(signature, inputs))
+        except tf.errors.ResourceExhaustedError as caught:
+            return f"it can not run on guessed inputs: {one_line(caught)}"
         except (tf.errors.OpError, ValueError, TypeError) as caught:
             error = error if tried != {form} else f"it can not run on guessed inputs: {one_line(caught)}"
             continue
         random = np.random.default_rng(seed)
         return tuple(_draw(signature, guess, scale, random) for scale in _SCALES)
     return error
+
+
+def _too_large(signature: SignatureDef, guess: _Guess) -> str:
+    """Name an input that would have too many values, "" if there is none."""
+    sizes = {name: math.prod(_shape(signature.inputs[name], guess)) for name in sorted(signature.inputs)}
+    return next((name for name, size in sizes.items() if size > _MOST_VALUES), "")
 
 
 def _top(value: Array) -> int:
@@ -113,9 +129,7 @@ def _draw(signature: SignatureDef, guess: _Guess, scale: float, random: np.rando
 
 def _array(info: TensorInfo, guess: _Guess, scale: float, random: np.random.Generator) -> Array:
     dtype = tf.as_dtype(info.dtype)
-    open_shape = guess.shapes[dtype == tf.string]
-    sizes = open_shape if info.tensor_shape.unknown_rank else [dim.size for dim in info.tensor_shape.dim]
-    shape = [size if size >= 0 else guess.batch if axis == 0 else guess.size for axis, size in enumerate(sizes)]
+    shape = _shape(info, guess)
     if dtype.is_floating or dtype.is_complex:
         return np.asarray(scale * random.standard_normal(shape)).astype(dtype.as_numpy_dtype)
     if dtype == tf.bool:
@@ -125,6 +139,12 @@ def _array(info: TensorInfo, guess: _Guess, scale: float, random: np.random.Gene
     if dtype in (tf.uint8, tf.int8):  # images and quantised values: the whole range
         return random.integers(dtype.min, dtype.max, shape, endpoint=True).astype(dtype.as_numpy_dtype)
     return random.integers(0, guess.integers, shape).astype(dtype.as_numpy_dtype)
+
+
+def _shape(info: TensorInfo, guess: _Guess) -> list[int]:
+    open_shape = guess.shapes[info.dtype == tf.string.as_datatype_enum]
+    sizes = open_shape if info.tensor_shape.unknown_rank else [dim.size for dim in info.tensor_shape.dim]
+    return [size if size >= 0 else guess.batch if axis == 0 else guess.size for axis, size in enumerate(sizes)]
 
 
 def _strings(kind: str, shape: list[int], scale: float, random: np.random.Generator) -> Array:
@@ -138,12 +158,11 @@ def _read(path: str) -> dict[str, Array]:
     if not os.path.isfile(path):
         raise InputError(f"--representative_data {path} is not a file")
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
+        if not zipfile.is_zipfile(path):
             raise InputError(f"--representative_data {path} is no .npz archive; write it with numpy.savez")
-        with archive:
+        with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise InputError(f"--representative_data {path} can not be read as an .npz archive: {error}") from error
 
 
@@ -179,4 +198,6 @@ def _checked(value: Array, info: TensorInfo, what: str) -> Array:
         return value.astype(object)
     if not np.can_cast(value.dtype, dtype.as_numpy_dtype, "same_kind"):
         raise InputError(f"{what} has dtype {value.dtype}, which is no {dtype.name}")
+    if not np.isfinite(value).all():
+        raise InputError(f"{what} has values that are not finite, on which nothing can be compared")
     return value.astype(dtype.as_numpy_dtype)
