@@ -26,7 +26,7 @@ _CLASSES = 21
 _TINY_YOLO = ((16, 2), (32, 2), (64, 2), (128, 2), (256, 2), (512, 1), (1024, 0), (1024, 0))
 _YOLO_OUTPUT = 125  # 5 anchors of 20 classes, 4 coordinates and 1 confidence
 
-_BATCH = 16  # of which statistics are taken: the last layers of a small MobileNet-SSD see each image as one pixel
+_BATCH = 32  # of which statistics are taken: the last layers of a small MobileNet-SSD see each image as one pixel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Size:
 
     def width(self, published: int) -> int:
         """Return the number of channels for a published one."""
-        return max(published // self.divisor, 4)
+        return max(published // self.divisor, 8)
 
 
 def mobilenet_ssd(layers: Any, size: Size) -> tuple[Any, list[Any]]:

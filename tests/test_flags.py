@@ -97,7 +97,7 @@ def test_every_option_has_a_flag():
         (["--noverify=1"], "--noverify=1 does not take an argument"),
         (["--tflite"], "Missing value for flag --tflite"),
         (["--tflite", "--dry_run", "--saved_model=m"], "--tflite has no value: '--dry_run' is read as one"),
-        (["--flagfile=no.cfg"], "--flagfile: can't be read: .*no.cfg"),
+        (["--flagfile=no.cfg"], "--flagfile=no.cfg: can't be read: .*no.cfg"),
         (["--tflite=t"], "no input: give --saved_model DIR or --frozen_graph FILE.pb"),
         (
             ["--saved_model=m", "--frozen_graph=g", "--dry_run"],

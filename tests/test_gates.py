@@ -75,6 +75,6 @@ def test_every_gate_is_in_make_test(pytestconfig):
         "ruff check .",
         "ruff format --check .",
         "mypy",
-        "pytest --cov --cov-report=term",
+        "pytest -n 2 --dist loadfile --cov --cov-report=term",
     ]
     assert "make test" in (pytestconfig.rootpath / ".ci" / "run").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from tf_bnfold.outcome import Kind, Status
 
 NETWORKS = {"mobilenet_ssd": (mobilenet_ssd, 35), "tiny_yolo": (tiny_yolo, 8)}
 FULL = {"mobilenet_ssd": 300, "tiny_yolo": 416}
-SMALL = {"mobilenet_ssd": Size(64, 16), "tiny_yolo": Size(64, 8)}
+SMALL = {"mobilenet_ssd": Size(64, 8), "tiny_yolo": Size(64, 8)}
 
 
 def exported(kind: str, network, size: Size, folder: str):
@@ -45,8 +45,8 @@ def check(kind: str, name: str, size: Size, tmp_path) -> None:
     found = {value.shape: value for value in runner(**{next(iter(runner.get_input_details())): image}).values()}
     assert found.keys() == expected.keys() == _shapes(name, size)
     for shape, value in expected.items():
-        assert np.ptp(value) > 0.1
-        assert np.abs(found[shape] - value).max() < 1e-4 * np.abs(value).max()
+        assert np.ptp(value) > 0.03
+        assert np.abs(found[shape] - value).max() < 1e-3 * np.abs(value).max()
 
 
 def _outputs(result) -> list:

@@ -63,7 +63,9 @@ def refuse_wrong_names(graph_def: GraphDef, path: str) -> None:
         for name, count in collections.Counter(names).items():
             if count > 1:
                 raise InputError(f"{path} is damaged: {count} {what} have the name {name!r}")
-            if not _NAME.fullmatch(name):
+            # A function may have any name that is text, such as "__inference_<lambda>_7".
+            known = name.isprintable() and bool(name) if what == "functions" else _NAME.fullmatch(name)
+            if not known:
                 raise InputError(f"{path} is damaged: among its {what} is one with the name {name!r}")
 
 
