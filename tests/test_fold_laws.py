@@ -254,6 +254,13 @@ NCHW = [
 # fmt: on
 
 
+@pytest.mark.parametrize("case", [case for case in POOLS if case.passes is Passes.ORDER], ids=lambda case: case.name)
+def test_pools_of_volumes_outside(case):
+    """A negative scale does not pass, up or down."""
+    check_fold(lambda: g.scale(case.op(g.conv3d(g.volume()))), refused={"scale": Reason.NEEDS_POSITIVE_SCALE})
+    check_fold(lambda: g.conv3d(case.op(g.scale(g.volume()))), refused={"scale": Reason.GRAPH_INPUT})
+
+
 @named(NCHW)
 def test_nchw(case):
     """The channel axis is the second one."""

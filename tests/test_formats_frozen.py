@@ -297,6 +297,19 @@ def test_a_graph_beyond_2_gib_is_one_clear_line(tmp_path, file, monkeypatch, whe
     assert not (tmp_path / "out.pb").exists()
 
 
+def pictures() -> None:
+    file = tf.compat.v1.placeholder(tf.string, [], name="file")
+    image = tf.cast(tf.io.decode_jpeg(file, channels=3), tf.float32)
+    g.norm(g.conv(tf.reshape(image, [1, 64, 64, 3]), name="conv"), name="norm")
+
+
+def test_a_graph_that_begins_with_a_decoder_is_compared_on_a_file(tmp_path):
+    file = saved(tmp_path / "pictures.pb", frozen(pictures))
+    report = pipeline.run(Request(frozen_graph=file, options=Options(dry_run=True)))
+    assert [measurement.verified for measurement in report.run.measurements] == [True] * 2
+    assert [outcome.status for outcome in report.result.outcomes] == [Status.UP]
+
+
 @pytest.mark.skipif(not ARM.is_file(), reason=f"{ARM.name} is not there")
 def test_keyword_spotting_behind_a_wav_decoder(tmp_path):
     cut = Options(input_nodes=("Mfcc",), output_nodes=("labels_softmax",))

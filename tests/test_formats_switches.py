@@ -6,6 +6,7 @@ import frozen_graphs as f
 import graphs as g
 import numpy as np
 import pytest
+import saved_models
 import tensorflow as tf
 from frozen_graphs import IMAGE, frozen, run, saved, v1
 
@@ -184,8 +185,8 @@ def fed_condition():
 
 def failing_condition():
     x = v1.placeholder(tf.float32, [], name="x")
-    bad = tf.raw_ops.CheckNumerics(tensor=tf.constant(np.nan), message="bad")
-    off, on = switch(x, tf.greater(bad, 0.0), "switch")
+    bad = tf.raw_ops.FloorDiv(x=tf.constant(1), y=tf.constant(0))  # of integers: an error
+    off, on = switch(x, tf.greater(bad, 0), "switch")
     tf.raw_ops.Merge(inputs=[off, on], name="merge")
     tf.identity(x, name="out")
 
@@ -318,3 +319,17 @@ def test_a_saved_model_whose_training_branch_writes_variables(tmp_path):
     assert report.run.measurements[0].compared == "folded graph with the SavedModel"
     assert [outcome.status for outcome in report.result.of_kind(Kind.BATCH_NORM)] == [Status.UP]
     assert report.result.tflite.ops == {"CONV_2D": 1}
+
+
+def test_an_input_of_a_signature_is_set_by_its_name(tmp_path):
+    path = saved_models.two_signatures(str(tmp_path / "model"))
+    options = Options(signature_keys=("run",), set_input={"apple": [[1, 2, 3, 4]]})
+    model = load_saved_model(path, signature_keys=options.signature_keys, surgery=Surgery.of(options))
+    assert set(model.signatures["run"].inputs) == {"zebra"}
+    report = pipeline.run(Request(path, tflite=str(tmp_path / "out.tflite"), options=options))
+    assert [measurement.verified for measurement in report.run.measurements] == [True] * 3
+    zebra = np.eye(3, dtype=np.float32)
+    found = saved_models.run_model(model, "run", {"zebra": zebra})
+    expected = saved_models.run_original(path, "run", {"zebra": zebra, "apple": [[1, 2, 3, 4]]})
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
