@@ -276,8 +276,10 @@ def _pool(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.Tensor:
         return _back(_mean_of_windows(x, kernel, strides, padding), layout)
     if node.op == "MaxPool3D":
         return _back(_largest_of_windows(x, kernel, strides, padding), layout)
-    kind = "MAX" if node.op.startswith("Max") else "AVG"
-    return _back(tf.nn.pool(x, kernel, kind, strides, padding), layout)
+    windows = {"ksize": [1, *kernel, 1], "strides": [1, *strides, 1], "padding": padding}
+    if node.op == "MaxPool":
+        return _back(tf.raw_ops.MaxPool(input=x, **windows), layout)
+    return _back(tf.raw_ops.AvgPool(value=x, **windows), layout)
 
 
 def _mean_of_windows(x: tf.Tensor, kernel: list[int], strides: list[int], padding: str) -> tf.Tensor:

@@ -254,3 +254,31 @@ def test_folding_costs_no_precision():
         ratios.append(np.linalg.norm(folded - exact) / np.linalg.norm(original - exact))
     assert np.exp(np.mean(np.log(ratios))) <= 1.05, ratios
     assert max(ratios) <= 2, ratios
+
+
+@pytest.mark.parametrize("tiny", [1e-20, 1e-30])
+def test_scales_that_vanish_together(tiny):
+    """1e-30 and 1e-30 are numbers of float32, their product is not: large inputs would become zero."""
+
+    def graph():
+        x = raw.Mul(x=g.image(4), y=g.numbers([tiny, 2.0 * tiny, tiny, tiny]))
+        x = raw.MaxPool(input=x, ksize=[1, 2, 2, 1], strides=[1, 1, 1, 1], padding="SAME")
+        return raw.Mul(x=x, y=g.numbers([tiny, tiny, 3.0 * tiny, tiny]))
+
+    check_fold(graph, expect=["MaxPool", "Mul", "Mul"])
+
+
+@pytest.mark.parametrize(
+    "form", [lambda x, s: raw.Mul(x=x, y=g.numbers(s)), lambda x, s: g.norm(x, gamma=g.numbers(s))]
+)
+def test_scales_that_overflow_together(form):
+    """1e30 times 1e30 would be infinite in one constant; inputs of 1e-30 give 1e30."""
+
+    def graph():
+        x = raw.Mul(x=g.image(4), y=g.numbers([1e30, 2e30, 1e30, 1e30]))
+        x = raw.MaxPool(input=x, ksize=[1, 2, 2, 1], strides=[1, 1, 1, 1], padding="SAME")
+        return form(x, [1e30, 1e30, 3e30, 1e30])
+
+    built = build(graph)
+    folding = fold_graph(built.graph_def, built.outputs)
+    assert folding.graph_def == built.graph_def

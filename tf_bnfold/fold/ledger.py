@@ -110,8 +110,10 @@ def unfit_constant(array: Array, dtype: int, name: str) -> Refusal | None:
 
 
 def fits_dtype(affine: Affine, dtype: int) -> bool:
-    """Whether constants of a DataType can hold a scale and an offset."""
-    return all(unfit_constant(vector, dtype, "") is None for vector in (affine.scale, affine.offset))
+    """Whether constants of a DataType can hold a scale, none of it vanishing among the subnormals, and an offset."""
+    _, smallest = attributes.float_limits(dtype)
+    vanishes = ((affine.scale != 0) & (np.abs(affine.scale) < smallest)).any()
+    return not vanishes and all(unfit_constant(vector, dtype, "") is None for vector in (affine.scale, affine.offset))
 
 
 def _unfit(peaks: Vector, scale: Vector, node: Node) -> Refusal | None:
