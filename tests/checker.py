@@ -12,6 +12,7 @@ from oracle import to_float64
 from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 from tf_bnfold.fold import Folding, fold_graph
+from tf_bnfold.formats.inline import inline_calls
 from tf_bnfold.outcome import Status
 from tf_bnfold.reasons import Reason
 
@@ -138,6 +139,7 @@ def float_tensors(graph_def: graph_pb2.GraphDef) -> dict[str, str]:
 
 def worst_error(original: graph_pb2.GraphDef, folded: graph_pb2.GraphDef, *, seed: int = 0) -> tuple[float, str]:
     """The largest relative error at the names that both graphs have, and where it is; in float64 on wide inputs."""
+    original, folded = (inline_calls(graph) for graph in (original, folded))  # so that functions are looked into
     left, right = to_float64(original), to_float64(folded)
     kept = {node.name for node in original.node} & {node.name for node in folded.node}
     # A batch norm whose statistics nobody reads may get others.

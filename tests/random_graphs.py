@@ -255,6 +255,21 @@ def cut(m: Maker, x: tf.Tensor, _: tf.Tensor, v: int) -> list[tf.Tensor] | None:
     return tf.split(x, 2, axis) if size % 2 == 0 else None
 
 
+def call(m: Maker, x: tf.Tensor, _: tf.Tensor, v: int) -> list[tf.Tensor] | None:
+    """A function with a linear op and a batch norm, called once, or twice on different values."""
+    linear = {4: conv, 3: dense3, 2: matmul}.get(_rank(x))
+    if linear is None or x.shape[-1] is None:
+        return None
+
+    def body(t: tf.Tensor) -> tf.Tensor:
+        made = linear(Maker(v + 1), t, t, 0 if linear is conv else v)
+        normal = batch_norm(m, tf.nn.relu(made) if v % 3 == 0 else made, made, v)
+        return unary(m, normal, normal, v // 10) if v % 2 else normal
+
+    function = tf.function(body)
+    return [function(x), function(tf.nn.relu(x))] if v % 4 == 1 else [function(x)]
+
+
 OPS: dict[str, _Op] = {
     f.__name__: f
     for f in (
@@ -273,12 +288,13 @@ OPS: dict[str, _Op] = {
         pool,
         move,
         cut,
+        call,
     )
 }
 # Linear ops and batch norms come up more often than the rest.
 WEIGHTED = [*["conv"] * 6, *["depthwise"] * 2, *["matmul"] * 3, *["dense3"] * 2, "deconv", *["batch_norm"] * 6]
 WEIGHTED += ["scale", "shift", "scalar"]
-WEIGHTED += ["unary"] * 3 + ["join"] * 3 + ["concat", "pool", "move", "move", "move", "cut"]
+WEIGHTED += ["unary"] * 3 + ["join"] * 3 + ["concat", "pool", "move", "move", "move", "cut", "call"]
 
 # Mostly the newest tensor, so that chains grow; at times an older one, so that they fork.
 NEAR = [0] * 9 + [1, 1, 2, 3]

@@ -81,6 +81,7 @@ UP = [
     Row("minimum", lambda: positive_norm(raw.Minimum(x=(p := pair())[0], y=p[1])), f"{TWO} Minimum"),
     Row("maximum-negative", lambda: g.affine(raw.Maximum(x=(p := pair())[0], y=p[1])), f"{TWO} Maximum Mul", {"bn/add": Reason.NEEDS_POSITIVE_SCALE}),
     Row("maximum-of-zero", lambda: g.scale(tf.maximum(g.conv(g.image()), 0.0), above_zero=True), "Conv2D Maximum"),
+    Row("select-v1", lambda: g.affine(raw.Select(x=(p := pair())[0], y=p[1], condition=raw.Placeholder(dtype=tf.bool, shape=p[0].shape))), f"{TWO} Select"),
     Row("select", lambda: g.affine(raw.SelectV2(condition=raw.Placeholder(dtype=tf.bool, shape=[]), t=(p := pair())[0], e=p[1])), f"{TWO} SelectV2"),
     Row("identity-n", lambda: g.affine(plus(*raw.IdentityN(input=pair()))), "AddV2 BiasAdd Conv2D Conv2D"),
     Row("identity-n-constant", lambda: g.affine(plus(*raw.IdentityN(input=[g.const(1, 4, 4, 4), g.conv(g.image())]))), "AddV2 Conv2D"),

@@ -83,6 +83,8 @@ CASES = [
     Case("StridedSlice", lambda x: x[:, ::-2, 1:-1], Passes.ANY, "StridedSlice"),
     Case("GatherV2", lambda x: raw.GatherV2(params=x, indices=[3, 0, 0, 2], axis=1), Passes.ANY, "GatherV2"),
     Case("Tile", lambda x: raw.Tile(input=x, multiples=[1, 2, 3, 1]), Passes.ANY, "Tile"),
+    Case("Roll", lambda x: raw.Roll(input=x, shift=[2, -1, 1], axis=[1, -2, 1]), Passes.ANY, "Roll"),
+    Case("CheckNumerics", lambda x: raw.CheckNumerics(tensor=x, message="m"), Passes.ANY, "CheckNumerics"),
     Case("ReverseV2", lambda x: raw.ReverseV2(tensor=x, axis=[1, -2]), Passes.ANY, "ReverseV2"),
     *[Case(f"MirrorPad-{m}", lambda x, m=m: raw.MirrorPad(input=x, paddings=PADS, mode=m), Passes.ANY, "MirrorPad") for m in ("REFLECT", "SYMMETRIC")],
     Case("SpaceToBatchND", lambda x: raw.SpaceToBatchND(input=x, block_shape=[1, 2], paddings=[[0, 0], [0, 0]]), Passes.ANY, "SpaceToBatchND"),

@@ -258,6 +258,28 @@ def reverse(view: View, node: Node) -> Answer:
     return Law(Needs.NOTHING, (0,), (0,), maps)
 
 
+def roll(view: View, node: Node) -> Answer:
+    """Channels of a rolled axis move round; other axes stay."""
+    shifts, axes = view.shapes.ints(node.inputs[1]), view.shapes.ints(node.inputs[2])
+    rank = view.shapes.rank(node.inputs[0])
+    if shifts is None or axes is None or rank is None:
+        return unknown_shape(node)
+
+    def maps(port: int, output: int, axis_in: int | None, axis_out: int | None) -> Iterable[ChannelMap]:
+        axis = axis_in if axis_in is not None else axis_out
+        if axis is None:
+            return
+        shift = sum(s for s, a in zip(shifts, axes, strict=True) if a % rank == axis)
+        size = view.shapes.dim(node.inputs[0], axis)
+        if shift == 0:
+            yield ChannelMap(axis, axis, 0, 0)
+        elif size is not None:
+            source = np.arange(size)
+            yield ChannelMap(axis, axis, size, size, source, (source + shift) % size)
+
+    return Law(Needs.NOTHING, (0,), (0,), maps)
+
+
 def depth_to_space(view: View, node: Node) -> Answer:
     """DepthToSpace: input channel j feeds output channel j mod C; SpaceToDepth the other way round."""
     layout = attributes.value(node, "data_format")
