@@ -2,6 +2,8 @@
 #   make demo        train a small model, fold and convert it, print the report
 #   make test        lint, types, tests with branch coverage
 #   make test-slow   the tests that take minutes
+#   make test-versions  some of the tests with the oldest TensorFlow that setup.py admits, and with the newest
+#   make fuzz        damage models at random for SECONDS, ten minutes by default, from the seed FIRST on
 #   make docs        write the pages of docs/ that come from the code
 #   make applications  convert keras.applications beside the stock converter, and write docs/applications.md
 #   make clean       remove what the others made
@@ -10,7 +12,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-slow docs applications clean
+OLDEST := 2.16.1
+# Reading, folding, verifying, converting, failing.
+SMOKE  := tests/test_end_to_end.py tests/test_museum.py tests/test_formats_saved_model.py tests/test_formats_tflite.py \
+          tests/test_errors_table.py
+
+.PHONY: demo test test-slow test-versions smoke fuzz docs applications clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/make_model.py demo/out/saved_model
@@ -27,6 +34,21 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(BIN)/pytest -m slow
 
+# Two environments of their own; that of the newest is always made anew.
+test-versions:
+	rm -rf .venv-newest
+	$(MAKE) smoke VENV=.venv-oldest PIN=tensorflow==$(OLDEST)
+	$(MAKE) smoke VENV=.venv-newest
+
+smoke: $(VENV)/.test
+	$(BIN)/python -m pip list --disable-pip-version-check | grep -E '^(tensorflow|keras|tf_keras|ai-edge-litert|numpy|protobuf) '
+	$(BIN)/pytest -n 2 --dist loadfile $(SMOKE)
+
+SECONDS ?= 600
+FIRST   ?= 0
+fuzz: $(VENV)/.test
+	$(BIN)/python tests/fuzz_models.py --seconds $(SECONDS) --first $(FIRST)
+
 docs: $(VENV)/.demo
 	$(BIN)/python docs/generate.py
 
@@ -35,7 +57,7 @@ applications: $(VENV)/.demo
 	$(BIN)/python benchmarks/applications.py docs/applications.md
 
 clean:
-	rm -rf $(VENV) demo/out build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-newest demo/out build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # A stamp per set of packages: made once, and again only when the packaging changes.
 $(VENV)/bin/python:
@@ -46,5 +68,5 @@ $(VENV)/.demo: setup.py pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.test: setup.py pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' $(PIN)
 	touch $@ $(VENV)/.demo

@@ -204,6 +204,7 @@ IN_GRAPH: Mapping[str, Callable[[GraphDef], Any]] = {
     "a node that reads itself": lambda g: before_logits(g, "logits"),
     "an attribute that is missing": lambda g: node(g, "conv").attr.pop("strides"),
     "an attribute of another kind": lambda g: _set(g, "conv", "strides", i=3),
+    "an attribute of a value that is not allowed": lambda g: _set(g, "conv", "padding", s=b"NONSENSE"),
     "an attribute that the op does not have": lambda g: _set(g, "conv", "nonsense", i=3),
     "a dtype that does not match": lambda g: _set(g, "norm", "T", type=types_pb2.DT_HALF),
     "a dtype that does not exist": lambda g: _set(g, "conv", "T", type=200),

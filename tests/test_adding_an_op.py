@@ -41,9 +41,10 @@ def rolled():
 
 
 def test_the_law(blocks, monkeypatch):
-    monkeypatch.delitem(laws._TABLE, "Roll", raising=False)
+    table = {op: law for op, law in laws._TABLE.items() if op != "Roll"}
+    monkeypatch.setattr(laws, "_TABLE", table)  # a copy, so that the order of the real one stays
     check_fold(rolled, refused={"bn/add": Reason.NO_LAW})
-    monkeypatch.setitem(laws._TABLE, "Roll", defined(blocks[0], "roll", places))
+    monkeypatch.setitem(table, "Roll", defined(blocks[0], "roll", places))
     check_fold(rolled, expect=["BiasAdd", "Conv2D", "Roll"])
     check_fold(
         lambda: g.conv(raw.Roll(input=g.affine(g.image()), shift=-2, axis=3)), expect=["BiasAdd", "Conv2D", "Roll"]

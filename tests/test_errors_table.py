@@ -15,11 +15,11 @@ from pathlib import Path
 
 import bad_inputs
 import bad_models
+import in_process
 import pytest
 from bad_inputs import Place
 
-from tf_bnfold import cli, errors, worker
-from tf_bnfold.clock import Clock
+from tf_bnfold import cli, errors
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "errors.md"
 DONE = "(done)"
@@ -39,7 +39,6 @@ def rows() -> list[Row]:
 
 TABLES = (bad_inputs.FLAGS, bad_inputs.PATHS, bad_inputs.SAVED_MODEL, bad_inputs.DATA, bad_inputs.OUTPUTS)
 SIMPLE = {given: make for table in TABLES for given, make in table.items()}
-NOT_ROOT = ("may not be",)  # what these need
 
 
 def limits() -> tuple[float, int]:
@@ -68,23 +67,14 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def place(model, tmp_path_factory, monkeypatch) -> Place:
-    folder = tmp_path_factory.mktemp("place")
-    for each in (folder, *folder.parents[:2]):  # nobody must get there
-        each.chmod(0o777 if each == folder else 0o755)
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(tmp_path_factory.mktemp("place"))
     return Place(model)
 
 
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Run a command line; return its exit code and what it says behind "tf_bnfold: error: "."""
-
-    def in_process(request, on_step):
-        reports = []
-        last = worker._run(request, Clock(), reports.append)
-        return (reports[-1] if reports else None), (last if isinstance(last, worker.Failed) else None)
-
-    monkeypatch.setattr(cli.runner, "run", in_process)
+    monkeypatch.setattr(cli.runner, "run", in_process.run)
 
     def run(args, world=contextlib.nullcontext):
         with world():

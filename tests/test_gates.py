@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +81,45 @@ def test_every_gate_is_in_make_test(pytestconfig):
         "pytest -n 2 --dist loadfile --cov --cov-report=term",
     ]
     assert "make test" in (pytestconfig.rootpath / ".ci" / "run").read_text(encoding="utf-8")
+
+
+FINDS_A_WRONG_FOLD = "tests/test_algebra.py::test_scales_are_multiplied_in_float64"
+
+# What `make test` must not let pass: the file, the text in it, and what is planted there.
+FAULTS = {
+    "a lint error": ("tf_bnfold/report.py", "import json\n", "import json\nimport os\n", "F401"),
+    "a type error": (
+        "tf_bnfold/report.py",
+        "return sum(self.ops.values())",
+        "return str(sum(self.ops.values()))",
+        "return-value",
+    ),
+    "a wrong fold": (
+        "tf_bnfold/algebra/linear.py",
+        "result = result * _per_weight(scale, channel)",
+        "result = result * _per_weight(scale, channel) * 1.01",
+        f"FAILED {FINDS_A_WRONG_FOLD}",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_make_test_turns_red(fault, pytestconfig, tmp_path):
+    name, text, planted, words = FAULTS[fault]
+    copy, root = tmp_path / "copy", pytestconfig.rootpath
+    skipped = (".git", ".venv*", "__pycache__", ".pytest_cache", ".coverage*", "out", ".hypothesis")
+    shutil.copytree(root, copy, ignore=shutil.ignore_patterns(*skipped))
+    environment = tmp_path / "venv"
+    environment.mkdir()
+    (environment / "bin").symlink_to(Path(sys.executable).parent)
+    for stamp in (".test", ".demo"):
+        (environment / stamp).touch()
+    file = copy / name
+    assert text in file.read_text(encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8").replace(text, planted), encoding="utf-8")
+    # One test finds the fold, and what covers little needs no limit. mypy knows the rest of the tree from .mypy_cache.
+    options = {**os.environ, "PYTEST_ADDOPTS": f"-x {FINDS_A_WRONG_FOLD} --no-cov", "PYTHONPATH": str(copy)}
+    command = ["make", "--no-print-directory", "test", f"VENV={environment}"]
+    done = subprocess.run(command, cwd=copy, env=options, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert words in done.stdout + done.stderr

@@ -97,7 +97,7 @@ class _Findings:
 
     def noting(self, model: Model) -> Model:
         """Add what the model notes, and return it."""
-        self.result = dataclasses.replace(self.result, notes=model.notes)
+        self.result = dataclasses.replace(self.result, notes=tuple(dict.fromkeys(self.result.notes + model.notes)))
         self._tell()
         return model
 
@@ -202,7 +202,16 @@ def result_of(graph_def: GraphDef, folding: Folding, notes: tuple[str, ...] = ()
       folding: What fold_graph gave for it.
       notes: Sentences on what is not kept.
     """
-    return Result(folding.outcomes, _size(graph_def), _size(folding.graph_def), notes=notes)
+    return Result(folding.outcomes, _size(graph_def), _size(folding.graph_def), notes=(*notes, *_dilated(folding)))
+
+
+def _dilated(folding: Folding) -> list[str]:
+    """Say which convolutions are dilated ones now."""
+    if not folding.dilated:
+        return []
+    first, number = folding.dilated[0], len(folding.dilated)
+    which = f"{first} and {number - 1} more convolutions" if number > 1 else first
+    return [f"{which}: SpaceToBatchND, convolution and BatchToSpaceND became one dilated convolution"]
 
 
 def _size(graph_def: GraphDef) -> Size:

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import math
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Vector = npt.NDArray[np.float64]
+
+_T = TypeVar("_T")
+
+
+class _Lazy(Generic[_T]):
+    """`functools.cached_property` without its lock, which before Python 3.12 costs more than what is cached here."""
+
+    def __init__(self, compute: Callable[[Any], _T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> _T:
+        value = self._compute(instance)
+        instance.__dict__[self._name] = value
+        return value
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,12 +52,12 @@ class Affine:
         if s.ndim == o.ndim == 1 and s.size == o.size:
             return Affine(s, o)
         size = max(s.size, o.size)
-        return Affine(*(v.reshape(-1) if v.size == size else np.full(size, v.reshape(-1)[0]) for v in (s, o)))
+        return Affine(_stretched(s, size), _stretched(o, size))
 
     @staticmethod
     def identity(channels: int = 1) -> Affine:
         """The affine that changes nothing."""
-        return Affine(np.ones(channels), np.zeros(channels))
+        return _IDENTITY if channels == 1 else Affine(np.ones(channels), np.zeros(channels))
 
     @staticmethod
     def from_batch_norm(gamma: Vector, beta: Vector, mean: Vector, variance: Vector, epsilon: float) -> Affine:
@@ -56,40 +76,51 @@ class Affine:
         """Number of channels; 1 for a uniform affine."""
         return int(self.scale.size)
 
-    @functools.cached_property
+    @_Lazy
+    def peak_scale(self) -> float:
+        """The largest |scale|; not finite when one is not."""
+        return peak(self.scale)
+
+    @_Lazy
+    def peak_offset(self) -> float:
+        """The largest |offset|; not finite when one is not."""
+        return peak(self.offset)
+
+    @property
     def is_finite(self) -> bool:
         """Whether every scale and offset is finite."""
-        return bool(np.isfinite(self.scale).all() and np.isfinite(self.offset).all())
+        return math.isfinite(self.peak_scale) and math.isfinite(self.peak_offset)
 
-    @functools.cached_property
+    @_Lazy
     def has_unit_scale(self) -> bool:
         """Whether it only adds."""
-        return bool((self.scale == 1).all())
+        return _all_equal(self.scale, 1.0)
 
-    @functools.cached_property
+    @_Lazy
     def has_zero_offset(self) -> bool:
         """Whether it only scales."""
-        return bool((self.offset == 0).all())
+        return _all_equal(self.offset, 0.0)
 
     @property
     def is_identity(self) -> bool:
         """Whether it changes nothing."""
         return self.has_unit_scale and self.has_zero_offset
 
-    @functools.cached_property
+    @_Lazy
     def keeps_order(self) -> bool:
         """Whether every scale is at least 0, so that it is monotone and commutes with max."""
         return bool((self.scale >= 0).all())
 
     def condensed(self) -> Affine:
         """The same affine, uniform where every channel has the same scale and offset."""
-        if self.channels > 1 and (self.scale == self.scale[0]).all() and (self.offset == self.offset[0]).all():
+        scale, offset = self.scale, self.offset
+        if scale.size > 1 and _all_equal(scale, scale.item(-1)) and _all_equal(offset, offset.item(-1)):
             return Affine(self.scale[:1], self.offset[:1])
         return self
 
     def then(self, other: Affine) -> Affine:
         """`x -> other(self(x))`."""
-        return Affine.of(other.scale * self.scale, other.scale * self.offset + other.offset)
+        return Affine(other.scale * self.scale, other.scale * self.offset + other.offset)
 
     def scale_part(self) -> Affine:
         """The scale alone: `self == scale_part.then(offset_part)`."""
@@ -106,3 +137,20 @@ class Affine:
         """
         with np.errstate(all="ignore"):
             return Affine.of(np.ones_like(self.scale), self.offset / self.scale)
+
+
+_IDENTITY = Affine(np.ones(1), np.zeros(1))
+
+
+def peak(array: npt.NDArray[Any]) -> float:
+    """The largest magnitude, 0 of nothing; not finite when one is not."""
+    return float(np.maximum.reduce(np.abs(array), axis=None, initial=0.0))
+
+
+def _stretched(array: Vector, size: int) -> Vector:
+    return array.reshape(-1) if array.size == size else array.reshape(-1)[:1].repeat(size)
+
+
+def _all_equal(vector: Vector, value: float) -> bool:
+    """Whether all elements are `value`. The first one most often tells that not, without a pass over all."""
+    return vector.size == 0 or (vector.item(0) == value and bool((vector == value).all()))

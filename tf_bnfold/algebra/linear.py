@@ -54,23 +54,30 @@ class Linear:
     def peak(self, weights: Array) -> Vector:
         """The largest |weight| of each output channel, float64 [channels_out]."""
         magnitudes = np.abs(weights)
-        if self.out_channel.size == self.channels_out:
-            others = tuple(axis for axis, size in enumerate(self.out_channel.shape) if size == 1)
-            lined_up = magnitudes.max(axis=others, keepdims=True, initial=0.0)
-            peaks = np.zeros(self.channels_out)
-            peaks[self.out_channel.ravel()] = np.broadcast_to(lined_up, self.out_channel.shape).ravel()
-            return peaks
+        shape = self.out_channel.shape
         peaks = np.zeros(self.channels_out)
+        if self.out_channel.size == self.channels_out:
+            others = tuple(axis for axis, size in enumerate(shape) if size == 1)
+            # Without the axes of one element the rest has the shape of the channels, in their order.
+            peaks[self.out_channel.ravel()] = np.maximum.reduce(magnitudes, axis=others, initial=0.0).ravel()
+            return peaks
         np.maximum.at(peaks, np.broadcast_to(self.out_channel, weights.shape).ravel(), magnitudes.ravel())
         return peaks
 
 
-def scaled(weights: Array, scalings: Iterable[tuple[IntArray, Vector]]) -> npt.NDArray[np.float64]:
-    """Weights times the scale of each weight's channel, for several channels at once, in float64."""
-    result = weights.astype(np.float64)
-    for channel, scale in scalings:
-        result = result * _per_weight(scale, channel)
-    return result
+def scaled(
+    weights: Array, scalings: Iterable[tuple[IntArray, Vector]], dtype: npt.DTypeLike = np.float64
+) -> npt.NDArray[Any]:
+    """Weights times the scale of each weight's channel, for several channels at once.
+
+    The products are float64; the last one is rounded to the dtype as it is written, without a copy in between.
+    """
+    factors = [_per_weight(scale, channel) for channel, scale in scalings]
+    if not factors:
+        return weights.astype(dtype)
+    for factor in factors[:-1]:
+        weights = np.multiply(weights, factor, dtype=np.float64)
+    return np.multiply(weights, factors[-1], out=np.empty(weights.shape, dtype), dtype=np.float64, casting="unsafe")
 
 
 def _per_weight(vector: Vector, channel: IntArray) -> Vector:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from tf_bnfold.fold import decide
+from tf_bnfold.fold.dilated import collapse
 from tf_bnfold.fold.elements import find_elements
 from tf_bnfold.fold.ledger import Ledger
 from tf_bnfold.fold.route import Scene
@@ -30,10 +31,12 @@ class Folding:
     Attributes:
       graph_def: The folded graph.
       outcomes: What became of each batch norm and affine, in topological order.
+      dilated: The convolutions that stood between a SpaceToBatchND and a BatchToSpaceND and are dilated ones now.
     """
 
     graph_def: GraphDef
     outcomes: tuple[Outcome, ...]
+    dilated: tuple[str, ...] = ()
 
 
 def fold_graph(
@@ -72,27 +75,31 @@ def _no_garbage_collection() -> Iterator[None]:
 
 def _with_functions(main: Folding, keep: str) -> Folding:
     """Fold the bodies of the library's functions, each as a graph of its own: its arguments are not known."""
-    outcomes = list(main.outcomes)
+    outcomes, dilated = list(main.outcomes), list(main.dilated)
     changed = {}
     for function, body in functions.bodies(main.graph_def):
         name = function.signature.name
         folding = _fold(body.graph_def, [*body.results, *body.effects], (), keep)
         outcomes += [dataclasses.replace(outcome, function=name) for outcome in folding.outcomes]
-        if any(outcome.status is not Status.KEPT for outcome in folding.outcomes):
+        dilated += [f"{name}/{conv}" for conv in folding.dilated]
+        if folding.dilated or any(outcome.status is not Status.KEPT for outcome in folding.outcomes):
             changed[name] = functions.with_body(function, body, folding.graph_def)
     for function in main.graph_def.library.function:
         if function.signature.name in changed:
             function.CopyFrom(changed[function.signature.name])
-    return Folding(main.graph_def, tuple(outcomes))
+    return Folding(main.graph_def, tuple(outcomes), tuple(dilated))
 
 
 def _fold(graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[str], keep: str) -> Folding:
     view = View.of(graph_def, outputs, inputs)
+    dilated = collapse(view)
+    if dilated:
+        view = view.anew()
     kept = frozenset(node for node in view.graph.nodes.values() if keep and re.search(keep, node.name))
     scene = Scene(view, Ledger(view), find_elements(view), {}, kept)
     outcomes = _settle_all(scene)
     scene.ledger.settle()
-    return Folding(to_graph_def(view.graph), outcomes)
+    return Folding(to_graph_def(view.graph), outcomes, dilated)
 
 
 def _settle_all(scene: Scene) -> tuple[Outcome, ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.fold import edits
@@ -22,8 +22,7 @@ from tf_bnfold.reasons import Reason, Refusal
 _RIGHT_BEFORE = ALIASES | {"BiasAdd", "Add", "AddV2", "Squeeze", "Reshape", "ExpandDims"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """What becomes of a site.
 
     Attributes:
@@ -41,8 +40,7 @@ class Decision:
     refusal: Refusal | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Settled:
+class Settled(NamedTuple):
     """What became of a site, and the node of it that stays, or None."""
 
     outcome: Outcome
@@ -66,7 +64,7 @@ def settle(scene: Scene, site: Site) -> Settled:
 
 
 def _decide(scene: Scene, site: Site) -> Decision:
-    if any(node in scene.kept for node in site.nodes):
+    if not scene.kept.isdisjoint(site.nodes):
         return Decision(Status.KEPT, refusal=Refusal(Reason.KEPT_BY_USER, site.output.name))
     if site.refusal is not None:
         return Decision(Status.KEPT, refusal=site.refusal)
@@ -175,22 +173,31 @@ def _inserts_bias(route: Route) -> bool:
 
 
 def _outcome(site: Site, decision: Decision) -> Outcome:
-    edited = [edit for route in decision.routes for edit in route]
-    sunk = [edit.sink.node for edit in edited if isinstance(edit, After | Before)]
-    sunk += [edit.site.output for edit in edited if isinstance(edit, Merge)]
-    passed = [edit.node for edit in edited if isinstance(edit, Touch) and edit.node not in sunk]
+    sunk: list[Node] = []
+    merged: list[Node] = []
+    touched: list[Node] = []
+    for route in decision.routes:
+        for edit in route:
+            if isinstance(edit, Touch):
+                touched.append(edit.node)
+            elif isinstance(edit, (After, Before)):
+                sunk.append(edit.sink.node)
+            elif isinstance(edit, Merge):
+                merged.append(edit.site.output)
+    sunk += merged
+    took = set(sunk)
     return Outcome(
         name=site.output.name,
-        nodes=tuple(node.name for node in site.nodes),
+        nodes=tuple([node.name for node in site.nodes]),
         form=site.form,
         kind=site.kind,
         channels=site.affine.channels,
         status=decision.status,
         sinks=_names(sunk),
-        route=_names(passed),
+        route=_names(node for node in touched if node not in took),
         refusal=decision.refusal,
     )
 
 
-def _names(nodes: list[Node]) -> tuple[str, ...]:
+def _names(nodes: Iterable[Node]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(node.name for node in nodes))

@@ -72,7 +72,7 @@ def bypass(scene: Scene, site: Site, *, carries_value: bool) -> None:
     graph = scene.view.graph
     output, source = site.output, site.first.data
     controls = [control for control in _controls(site) if not graph.waits_for(source.node, control)]
-    single = not any(uses for index, uses in source.node.readers.items() if index > 0) and source.index == 0
+    single = source.index == 0 and source.node.readers.keys() <= {0}
     takes_name = carries_value and single and source.node.carries is None and not graph.is_fetched(source.node)
     if controls or (graph.is_fetched(output) and not takes_name):
         _leave_identity(scene, site, source, controls)
@@ -127,7 +127,7 @@ def replace(scene: Scene, site: Site, affine: Affine, *, changes_value: bool) ->
             output,
             like=_operand(site),
         )
-        node = new_node(f"{output.name}/{op}", op, None, **attributes.of(T=dtype))
+        node = new_node(f"{output.name}/{op}", op, None, T=dtype)
         graph.add(node, (stays, constant), near=output)
         scene.elements[node] = _element(node, op, site.axis, vector)
         stays = Tensor(node, 0)
@@ -190,7 +190,7 @@ def _remove(graph: Graph, site: Site, heir: Node) -> None:
 
 def _leave_identity(scene: Scene, site: Site, source: Tensor, controls: list[Node]) -> None:
     graph, output = scene.view.graph, site.output
-    identity = new_node(output.name, "Identity", None, **attributes.of(T=attributes.dtype(output)))
+    identity = new_node(output.name, "Identity", None, T=attributes.dtype(output))
     graph.add(identity, (source,), near=output)
     graph.redirect(Tensor(output, 0), Tensor(identity, 0))
     graph.hand_over(output, identity)
@@ -217,17 +217,16 @@ def _insert_bias(scene: Scene, sink: Sink, offset: Vector) -> Node:
     graph, node, value = scene.view.graph, sink.node, Tensor(sink.node, 0)
     rank = scene.view.shapes.rank(value)
     dtype = attributes.dtype(node)
-    vector = np.broadcast_to(offset, sink.linear.channels_out)
+    channels = sink.linear.channels_out
+    vector = offset if offset.size == channels else np.broadcast_to(offset, channels)
     last = rank is not None and sink.axis_out == rank - 1
     if last or (rank == 4 and sink.axis_out == 1):
-        bias = new_node(
-            f"{node.name}/bias", "BiasAdd", None, **attributes.of(T=dtype, data_format=b"NHWC" if last else b"NCHW")
-        )
+        bias = new_node(f"{node.name}/bias", "BiasAdd", None, T=dtype, data_format=b"NHWC" if last else b"NCHW")
         array = vector
     else:
-        bias = new_node(f"{node.name}/bias", "AddV2", None, **attributes.of(T=dtype))
+        bias = new_node(f"{node.name}/bias", "AddV2", None, T=dtype)
         array = _shaped(scene, value, sink.axis_out, vector)
-    readers = list(node.readers.get(0, ()))
+    readers = tuple(node.readers.get(0, ()))
     constant = graph.constant(f"{node.name}/bias/constant", array, dtype, node, like=sink.weights)
     graph.add(bias, (value, constant), near=node, behind=True)
     for reader in readers:
@@ -243,9 +242,7 @@ def _set_fill(scene: Scene, edit: SetFill) -> None:
     if node.op == "PadV2":
         _set_constant(scene, Use(node, 2), np.array(edit.value))
         return
-    pad = new_node(
-        node.name, "PadV2", node.carries, **attributes.of(T=dtype, Tpaddings=attributes.value(node, "Tpaddings"))
-    )
+    pad = new_node(node.name, "PadV2", node.carries, T=dtype, Tpaddings=attributes.value(node, "Tpaddings"))
     fill = graph.constant(f"{node.name}/value", np.array(edit.value), dtype, node, like=node.inputs[1])
     graph.add(pad, (*node.inputs, fill), near=node)
     graph.redirect(Tensor(node, 0), Tensor(pad, 0))
@@ -263,6 +260,6 @@ def _shaped(scene: Scene, like: Tensor, axis: int | None, vector: Vector) -> Arr
 
 def _element(node: Node, op: str, axis: int | None, vector: Vector) -> Element:
     """An Add or Mul that an edit put in, as an element."""
-    affine = Affine.of(vector, 0.0) if op == "Mul" else Affine.of(1.0, vector)
+    affine = Affine(vector, np.zeros(vector.size)) if op == "Mul" else Affine(np.ones(vector.size), vector)
     role = Role.SCALE if op == "Mul" else Role.OFFSET
     return Element(node, 0, role, axis if affine.channels > 1 else None, affine, affine.channels == 1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from tf_bnfold.graph.shapes import geometry
 from tf_bnfold.graph.view import View
 from tf_bnfold.reasons import Reason, Refusal
 
+_SCALES = frozenset({"Mul", "RealDiv", "Div"})
 _ROOTS = frozenset({"Rsqrt", "Sqrt", "Pow"})
-_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 # A constant of several axes is looked into, whether one channel axis explains it, up to this size.
 _LARGEST_LOOKED_INTO = 1 << 22
 
@@ -30,8 +30,7 @@ class Role(enum.Enum):
     MIRROR = "subtracts the value from a constant"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Element:
+class Element(NamedTuple):
     """One node that is affine in one input.
 
     Attributes:
@@ -62,14 +61,16 @@ class Element:
 
 def find_elements(view: View) -> dict[Node, Element]:
     """The elements of a graph, in topological order."""
-    candidates = sorted((n for n in view.graph.nodes.values() if n.op in _READERS), key=lambda n: n.order)
+    graph = view.graph
+    candidates = [n for n in graph.nodes.values() if n.op in _READERS and not graph.is_removed(n)]
+    candidates.sort(key=lambda n: n.order)
     found = {node: read_element(view, node) for node in candidates}
     return {node: element for node, element in found.items() if element is not None}
 
 
 def read_element(view: View, node: Node) -> Element | None:
     """What a node does as an element, or None when it is none."""
-    return None if view.graph.is_fed(node) else _READERS[node.op](view, node)
+    return None if node.op not in _READERS or view.graph.is_fed(node) else _READERS[node.op](view, node)
 
 
 def _norm(view: View, node: Node) -> Element | None:
@@ -90,10 +91,10 @@ def _norm(view: View, node: Node) -> Element | None:
     ]
     if used:
         return refuse(Reason.STATISTICS_USED, f"output {min(used)}")
-    gamma, beta, mean, variance = (view.constants.value(t) for t in node.inputs[1:5])
+    gamma, beta, mean, variance = map(view.constants.value, node.inputs[1:5])
     if gamma is None or beta is None or mean is None or variance is None:
         return refuse(Reason.PARAMETERS_NOT_CONSTANT)
-    if len({v.size for v in (gamma, beta, mean, variance)}) != 1:
+    if not gamma.size == beta.size == mean.size == variance.size:
         return refuse(Reason.PARAMETERS_NOT_CONSTANT, "parameters of different sizes")
     epsilon = attributes.value(node, "epsilon")
     rank = len(str(attributes.value(node, "data_format") or "NHWC"))
@@ -109,10 +110,10 @@ def _finished_norm(
     epsilon: float,
     axis: int,
 ) -> Element:
-    vectors = [v.astype(np.float64).ravel() for v in (gamma, beta, mean, variance)]
+    vectors = [np.asarray(v, np.float64).ravel() for v in (gamma, beta, mean, variance)]
     affine = Affine.from_batch_norm(vectors[0], vectors[1], vectors[2], vectors[3], epsilon)
     refusal = None
-    if not (np.asarray(variance, np.float64) + epsilon > 0).all() or not np.isfinite(variance).all():
+    if not np.isfinite(vectors[3]).all() or not (vectors[3] + epsilon > 0).all():
         refusal = Refusal(Reason.BAD_VARIANCE, node.name)
     elif not affine.is_finite:
         refusal = Refusal(Reason.NOT_FINITE, node.name)
@@ -144,12 +145,12 @@ def _bias_add(view: View, node: Node) -> Element | None:
 def _binary(view: View, node: Node) -> Element | None:
     """Add, Sub, Mul, RealDiv of a value and a constant."""
     constant_ports = [port for port in (0, 1) if view.constants.is_constant(node.inputs[port])]
-    if len(constant_ports) != 1 or attributes.numpy_dtype(attributes.dtype(node)).name not in _FLOATS:
+    if len(constant_ports) != 1 or not attributes.is_float(attributes.dtype(node)):
         return None
     port = 1 - constant_ports[0]
     if node.op in ("RealDiv", "Div") and port == 1:
         return None
-    role = {"Mul": Role.SCALE, "RealDiv": Role.SCALE, "Div": Role.SCALE}.get(node.op, Role.OFFSET)
+    role = Role.SCALE if node.op in _SCALES else Role.OFFSET
     if node.op == "Sub" and port == 1:
         role = Role.MIRROR
     placed = _placed(view, node, node.inputs[port], node.inputs[constant_ports[0]])
@@ -162,8 +163,7 @@ def _binary(view: View, node: Node) -> Element | None:
     return _checked(Element(node, port, role, placed.axis, affine, placed.is_scalar, rooted))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Place:
+class _Place(NamedTuple):
     """Where a constant operand stands: its channel axis (None: one number throughout) and its vector."""
 
     axis: int | None
@@ -176,15 +176,17 @@ def _affine_of(op: str, role: Role, vector: Array) -> Affine:
         return Affine.of(-1.0, vector)
     if role is Role.OFFSET:
         return Affine.of(1.0, -vector if op == "Sub" else vector)
+    if op == "Mul":
+        return Affine.of(vector, 0.0)
     with np.errstate(all="ignore"):
-        return Affine.of(1 / vector if op in ("RealDiv", "Div") else vector, 0.0)
+        return Affine.of(1 / vector, 0.0)
 
 
 def _checked(element: Element) -> Element:
     if element.affine.is_finite:
         return element
     reason = Reason.BAD_VARIANCE if element.rooted else Reason.NOT_FINITE
-    return dataclasses.replace(element, affine=Affine.identity(), axis=None, refusal=Refusal(reason, element.node.name))
+    return element._replace(affine=Affine.identity(), axis=None, refusal=Refusal(reason, element.node.name))
 
 
 def _placed(view: View, node: Node, data: Tensor, constant: Tensor) -> _Place | Refusal | None:
@@ -213,12 +215,12 @@ def _placed(view: View, node: Node, data: Tensor, constant: Tensor) -> _Place | 
     value = view.constants.value(constant)
     if value is None:
         return None
-    return _place(value, wide, shift, has_channels=view.shapes.dim(data, -1) != 1)
-
-
-def _place(value: Array, wide: list[int], shift: int, *, has_channels: bool) -> _Place | None:
     if not wide:
-        return _Place(None, value.reshape(1), is_scalar=has_channels)
+        return _Place(None, value.reshape(1), is_scalar=view.shapes.dim(data, -1) != 1)
+    return _place(value, wide, shift)
+
+
+def _place(value: Array, wide: list[int], shift: int) -> _Place | None:
     if len(wide) == 1:
         return _Place(wide[0] + shift, value.reshape(-1), is_scalar=False)
     varying = [axis for axis in wide if (value != value.take([0], axis=axis)).any()]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tf_bnfold.algebra.affine import Affine, Vector
+from tf_bnfold.algebra.affine import Affine, Vector, peak
 from tf_bnfold.algebra.channels import IntArray
 from tf_bnfold.algebra.linear import Array, scaled
 from tf_bnfold.fold.sinks import Sink
 from tf_bnfold.graph import attributes
-from tf_bnfold.graph.graph import Node
+from tf_bnfold.graph.graph import Node, Tensor
 from tf_bnfold.graph.view import View
 from tf_bnfold.reasons import Reason, Refusal
 
@@ -58,8 +60,9 @@ class Ledger:
 
     def take_after(self, sink: Sink, affine: Affine) -> None:
         """Note the scale of an affine behind the op."""
-        new = _with(self._scalings(sink), ("after", sink.axis_out), sink.linear.out_channel, affine.scale)
-        self._entries[sink.node] = (self._entries.get(sink.node, (sink, {}))[0], new)
+        first, scalings = self._entries.get(sink.node, (sink, {}))
+        new = _with(scalings, ("after", sink.axis_out), sink.linear.out_channel, affine.scale)
+        self._entries[sink.node] = (first, new)
 
     def take_before(self, sink: Sink, affine: Affine) -> None:
         """Note the scale of an affine before the op."""
@@ -71,14 +74,17 @@ class Ledger:
         for node, (sink, scalings) in self._entries.items():
             if graph.is_removed(node) or all((vector == 1).all() for _, vector in scalings.values()):
                 continue
-            old, weights = sink.weights, self._weights(sink, scalings)
-            if weights is None:
-                continue
+            old = sink.weights
             dtype = attributes.dtype(old.node, old.index)
-            graph.set_input(
-                node, sink.weights_port, graph.constant(f"{node.name}/weights", weights, dtype, node, like=old)
-            )
+            compute = functools.partial(self._rounded, old, tuple(scalings.values()), attributes.numpy_dtype(dtype))
+            new = graph.constant(f"{node.name}/weights", compute, dtype, node, like=old)
+            graph.set_input(node, sink.weights_port, new)
             graph.drop_unread(old.node)
+
+    def _rounded(self, weights: Tensor, scalings: Sequence[tuple[IntArray, Vector]], dtype: np.dtype[Any]) -> Array:
+        raw = self._view.constants.raw(weights)
+        assert raw is not None, weights.node.name
+        return scaled(raw, scalings, dtype)
 
     def _scalings(self, sink: Sink) -> _Scalings:
         return self._entries[sink.node][1] if sink.node in self._entries else {}
@@ -93,8 +99,9 @@ class Ledger:
 
 def _with(scalings: _Scalings, key: tuple[str, int], channel: IntArray, scale: Vector) -> _Scalings:
     """The scalings with one more; those of one side and axis are one."""
-    _, vector = scalings.get(key, (channel, np.ones(1)))
-    return {**scalings, key: (channel, vector * scale)}
+    if key in scalings:
+        scale = scalings[key][1] * scale
+    return {**scalings, key: (channel, scale)}
 
 
 def _computable(weights: Array) -> Array:
@@ -104,16 +111,20 @@ def _computable(weights: Array) -> Array:
 
 def unfit_constant(array: Array, dtype: int, name: str) -> Refusal | None:
     """Why a constant of a DataType can't hold an array, or None when it can."""
+    return unfit(peak(array), dtype, name)
+
+
+def unfit(peak: float, dtype: int, name: str) -> Refusal | None:
+    """Why a constant of a DataType can't hold a value, or None when it can."""
     largest, _ = attributes.float_limits(dtype)
-    fits = np.isfinite(array).all() and np.abs(array).max(initial=0.0) <= largest
-    return None if fits else Refusal(Reason.NOT_FINITE, name)
+    return None if peak <= largest else Refusal(Reason.NOT_FINITE, name)
 
 
 def fits_dtype(affine: Affine, dtype: int) -> bool:
     """Whether constants of a DataType can hold a scale, none of it vanishing among the subnormals, and an offset."""
     _, smallest = attributes.float_limits(dtype)
     vanishes = ((affine.scale != 0) & (np.abs(affine.scale) < smallest)).any()
-    return not vanishes and all(unfit_constant(vector, dtype, "") is None for vector in (affine.scale, affine.offset))
+    return not vanishes and all(unfit(peak, dtype, "") is None for peak in (affine.peak_scale, affine.peak_offset))
 
 
 def _unfit(peaks: Vector, scale: Vector, node: Node) -> Refusal | None:
@@ -124,9 +135,9 @@ def _unfit(peaks: Vector, scale: Vector, node: Node) -> Refusal | None:
     largest, smallest = attributes.float_limits(attributes.dtype(node))
     with np.errstate(all="ignore"):
         new = peaks * np.abs(scale)
-    top = new.max(initial=0.0)
+    top = np.maximum.reduce(new, initial=0.0)
     if not top <= largest:
         return Refusal(Reason.NOT_FINITE, node.name)
-    if new.min(initial=top) < smallest and ((peaks >= smallest) & (scale != 0) & (new < smallest)).any():
+    if np.minimum.reduce(new, initial=top) < smallest and ((peaks >= smallest) & (scale != 0) & (new < smallest)).any():
         return Refusal(Reason.SUBNORMAL, node.name)
     return None

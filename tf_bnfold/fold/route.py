@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.algebra.linear import Array
@@ -35,16 +36,14 @@ class Placed:
         return same and bool((mine.scale == its.scale).all() and (mine.offset == its.offset).all())
 
 
-@dataclasses.dataclass(frozen=True)
-class After:
+class After(NamedTuple):
     """A sink takes an affine behind it."""
 
     sink: Sink
     affine: Affine
 
 
-@dataclasses.dataclass(frozen=True)
-class Before:
+class Before(NamedTuple):
     """A sink takes an affine before it; `bias` is what the offset adds to its output, and where it goes."""
 
     sink: Sink
@@ -83,8 +82,7 @@ class SetFill:
     value: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Touch:
+class Touch(NamedTuple):
     """The value of a node changes."""
 
     node: Node

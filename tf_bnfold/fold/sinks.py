@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -17,8 +18,7 @@ from tf_bnfold.graph.view import View
 from tf_bnfold.reasons import Reason, Refusal
 
 
-@dataclasses.dataclass(frozen=True)
-class Sink:
+class Sink(NamedTuple):
     """A linear op that can absorb affines.
 
     Attributes:
@@ -75,18 +75,17 @@ def sink_of(
     shape = view.shapes.of(weights)
     if shape is None or None in shape or view.graph.is_fed(node):
         return Refusal(Reason.UNKNOWN_SHAPE, node.name)
-    dtype = attributes.dtype(node)
-    if any(attributes.dtype(t.node, t.index) != dtype for t in (weights, node.inputs[_data_port(node, port)])):
+    dtype, data = attributes.dtype(node), node.inputs[_data_port(node, port)]
+    if attributes.dtype(*weights) != dtype or attributes.dtype(*data) != dtype:
         return Refusal(Reason.DTYPE, node.name)
     if view.constants.smallest_item(weights) < attributes.numpy_dtype(dtype).itemsize:
         return Refusal(Reason.WEIGHTS_COMPRESSED, node.name)
-    known = tuple(d for d in shape if d is not None)
+    known = cast("tuple[int, ...]", shape)
     result = _TABLE[node.op](_Query(view, node, port, known, behind, channels, axis))
     return result if result is not None else Refusal(Reason.UNKNOWN_SHAPE, node.name)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Query:
+class _Query(NamedTuple):
     view: View
     node: Node
     weights_port: int
@@ -116,9 +115,11 @@ class _Query:
 
 
 def _weights_port(view: View, node: Node) -> int | None:
-    candidates = (1, 0) if node.op in _EITHER_OPERAND else (1,)
-    ports = [port for port in candidates if view.constants.is_constant(node.inputs[port])]
-    return ports[0] if len(ports) == 1 else None
+    second = view.constants.is_constant(node.inputs[1])
+    if node.op not in _EITHER_OPERAND:
+        return 1 if second else None
+    first = view.constants.is_constant(node.inputs[0])
+    return None if first == second else int(second)
 
 
 def _data_port(node: Node, weights_port: int) -> int:
@@ -144,18 +145,23 @@ def _conv(q: _Query) -> Sink | None:
 
     Offset before: where no output position reads padding.
     """
-    rank = len(q.shape)
-    channel = geometry.channel_axis(q.node, rank)
+    channel = geometry.channel_axis(q.node, len(q.shape))
     fan_in, outputs = q.shape[-2], q.shape[-1]
     known = fan_in if q.behind else q.channels_in or q.view.shapes.dim(q.node.inputs[0], channel)
     channels = known or fan_in
     groups = channels // fan_in if fan_in and channels % fan_in == 0 else 0
     if groups == 0 or outputs % groups:
         return None
-    out_channel = _along(q.shape, rank - 1)
-    in_channel = _along(q.shape, rank - 2) + (out_channel // (outputs // groups)) * fan_in
-    linear = Linear(out_channel, in_channel, outputs, channels, _has_uniform_taps(q, channel))
-    return Sink(q.node, 0, 1, channel, channel, linear)
+    return Sink(q.node, 0, 1, channel, channel, _grouped(q.shape, groups, uniform_taps=_has_uniform_taps(q, channel)))
+
+
+@functools.lru_cache(maxsize=256)  # networks repeat their shapes, and small arrays cost by their number
+def _grouped(shape: tuple[int, ...], groups: int, *, uniform_taps: bool) -> Linear:
+    """The channels of weights [..., C_in / groups, C_out]."""
+    rank, (fan_in, outputs) = len(shape), shape[-2:]
+    out_channel = _along(shape, rank - 1)
+    in_channel = _along(shape, rank - 2) + (out_channel // (outputs // groups)) * fan_in
+    return Linear(out_channel, in_channel, outputs, fan_in * groups, uniform_taps)
 
 
 def _depthwise(q: _Query) -> Sink:
@@ -173,10 +179,10 @@ def _depthwise(q: _Query) -> Sink:
 
 def _has_uniform_taps(q: _Query, channel: int) -> bool:
     """Whether no output position reads padding."""
-    rank = len(q.shape)
-    padding = q.attr("padding")
     if q.behind:
         return False  # not asked
+    rank = len(q.shape)
+    padding = q.attr("padding")
     if padding == "VALID":
         return True
     if padding == "EXPLICIT":

@@ -15,7 +15,7 @@ from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.algebra.channels import Joins, Law
 from tf_bnfold.fold import laws, sinks, transfer
 from tf_bnfold.fold.elements import Element
-from tf_bnfold.fold.ledger import unfit_constant
+from tf_bnfold.fold.ledger import unfit, unfit_constant
 from tf_bnfold.fold.route import MOST_STEPS, AdaptConstant, After, Demand, Placed, Route, Scene, Touch
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Node, Tensor, Use
@@ -146,7 +146,7 @@ class _Up:
         if channels is not None and (placed.axis != sink.axis_out or channels != sink.linear.channels_out):
             return Refusal(Reason.CHANNEL_AXIS, node.name)
         dtype = attributes.dtype(node)
-        refusal = self.scene.ledger.refuse_after(sink, affine) or unfit_constant(affine.offset, dtype, node.name)
+        refusal = self.scene.ledger.refuse_after(sink, affine) or unfit(affine.peak_offset, dtype, node.name)
         return refusal or [After(sink, affine), Touch(node)]
 
     def _into_constant(self, reader: Use, tensor: Tensor, placed: Placed, *, may_grow: bool) -> Route | Refusal:

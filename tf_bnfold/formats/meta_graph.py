@@ -23,6 +23,7 @@ _AROUND_THE_MESSAGE = (
     "Restoring from checkpoint failed",
     "Original error",
 )
+_TIMED_OUT = "Timed out waiting for notification"
 _NOT_FOR_USERS = (constants.INIT_OP_SIGNATURE_KEY, constants.TRAIN_OP_SIGNATURE_KEY)
 
 
@@ -139,4 +140,6 @@ def one_line(error: BaseException) -> str:
     """Return the line of an error's message that says what is wrong, out of all that TensorFlow puts around it."""
     lines = [line.strip() for line in str(getattr(error, "message", "") or error).splitlines()]
     telling = [line for line in lines if line and not line.startswith(_AROUND_THE_MESSAGE)]
-    return telling[0].rstrip(" .:") if telling else type(error).__name__
+    if not telling:
+        return type(error).__name__
+    return "it did not end in time" if telling[0] == _TIMED_OUT else telling[0].rstrip(" .:")

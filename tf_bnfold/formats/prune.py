@@ -49,6 +49,8 @@ def keep_functions(graph_def: GraphDef, library: Any, names: set[str]) -> None:
 def called_functions(nodes: Iterable[Any], library: Any) -> set[str]:
     """Name the functions of `library` that the nodes call or hand on, and those that these reach."""
     bodies = {function.signature.name: function.node_def for function in library.function}
+    if not bodies:
+        return set()
     found: set[str] = set()
     pending = [name for node in nodes for name in function_names(node)]
     while pending:

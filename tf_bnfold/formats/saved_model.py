@@ -69,7 +69,8 @@ def load_saved_model(
 
     graph_def = pruned(meta_graph.graph_def, [*model.outputs(), *_saver_nodes(meta_graph)])
     refuse_broken(graph_def, path)
-    refuse_missing(graph_def, [*model.outputs(), *_saver_nodes(meta_graph)], path)
+    tensors = [name for name in model.outputs() if name != init_op] + [*_saver_nodes(meta_graph)[:1]]
+    refuse_missing(graph_def, tensors, [name for name in (init_op, *_saver_nodes(meta_graph)[1:]) if name], path)
     surgery = surgery or Surgery()
     try:
         model = prepared(model.with_graph(graph_def), surgery, path, keep=_saver_nodes(meta_graph))

@@ -7,7 +7,6 @@ graph only declares.
 from __future__ import annotations
 
 import collections
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,20 +16,18 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2, types_pb2
 from tensorflow.python.framework import op_def_registry
 
 from tf_bnfold.errors import InputError
-from tf_bnfold.formats.effects import FUNCTIONAL
-from tf_bnfold.formats.graph_file import MOST_BYTES
 from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import GraphDef, node_name
 from tf_bnfold.formats.prune import function_names
 from tf_bnfold.formats.quiet import quiet
-from tf_bnfold.formats.tensors import input_dtypes, output_dtypes
+from tf_bnfold.formats.sound_nodes import REFERENCE, node_problems
+from tf_bnfold.formats.tensors import argument_dtypes, input_dtypes, output_dtypes
 
 _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._/>\\-]*")  # no less than what TensorFlow takes
-_MOST_OUTPUTS = 1 << 16  # of one op
 _MOST_NODES = 1 << 20  # of a graph whose calls are inlined
+_MOST_ELEMENTS = 1 << 36  # of a tensor whose shape is known before any run: no machine holds as many
 _INFERRED_FROM = 1024  # bytes; TensorFlow infers no shapes from larger constants
 _LOOP_BACK = frozenset({"NextIteration", "RefNextIteration"})
-_BASE = 100  # what the dtype of a reference is above that of its value
 
 # Loading a model and verifying it runs it, and these would reach out of it.
 _OUTSIDE = {
@@ -43,14 +40,6 @@ _OUTSIDE = {
     re.compile(r"(Eager)?PyFunc(Stateless)?"): "calls Python",
     re.compile(r"Rpc\w+|RemoteCall|DataService\w+|DistributedSave|FileSystemSetConfiguration"): "uses the network",
 }
-
-# The field of an AttrValue that an attribute of each type has.
-_FIELDS = {"string": "s", "int": "i", "float": "f", "bool": "b"}
-_VALUES = (
-    "half_val", "float_val", "double_val", "int_val", "string_val", "int64_val", "bool_val", "uint32_val", "uint64_val",
-    "scomplex_val", "dcomplex_val", "resource_handle_val", "variant_val",
-)  # fmt: skip
-_COMPLEX = (types_pb2.DT_COMPLEX64, types_pb2.DT_COMPLEX128)  # two numbers per value
 
 
 def refuse_wrong_names(graph_def: GraphDef, path: str) -> None:
@@ -112,18 +101,20 @@ def refuse_outside(graph_def: GraphDef, path: str) -> None:
                     raise InputError(f"{path} does more than compute, and is not run: {node.op} {node.name} {does}")
 
 
-def refuse_missing(graph_def: GraphDef, tensors: Iterable[str], path: str) -> None:
-    """Raise if a tensor that a signature names is no output of the graph.
+def refuse_missing(graph_def: GraphDef, tensors: Iterable[str], nodes: Iterable[str], path: str) -> None:
+    """Raise if a tensor or node that the SavedModel names is not in the graph.
 
     Raises:
       InputError: It names the tensor.
     """
-    nodes = {node.name: node for node in graph_def.node}
+    there = {node.name: node for node in graph_def.node}
+    for name in nodes:
+        if node_name(name) not in there:
+            raise InputError(f"{path} is damaged: it names {name}, which its graph does not have")
     for tensor in tensors:
         name, _, index = tensor.partition(":")
-        count = len(output_dtypes(nodes[name])) if name in nodes else 0
-        known = name in nodes and op_def_registry.get(nodes[name].op) is not None
-        if name not in nodes or not (index or "0").isdecimal() or (known and index and int(index) >= count):
+        outputs = _outputs(there[name], in_function=False) if name in there else {}
+        if not index.isdecimal() or (outputs is not None and index not in outputs):
             raise InputError(f"{path} is damaged: it names {tensor}, which its graph does not have")
 
 
@@ -131,15 +122,20 @@ def refuse_invalid(graph_def: GraphDef, path: str) -> None:
     """Raise if TensorFlow can not import the graph; it knows what the attributes and shapes of each op may be.
 
     Raises:
-      InputError: It has TensorFlow's reason.
+      InputError: It has TensorFlow's reason; or it names the node whose output no memory can hold.
     """
     slim = graph_pb2.GraphDef(versions=graph_def.versions, library=graph_def.library)
     slim.node.extend(_slim(node) for node in graph_def.node)
-    with tf.Graph().as_default(), quiet():
+    with tf.Graph().as_default() as graph, quiet():
         try:
             tf.graph_util.import_graph_def(slim, name="")
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
             raise InputError(f"{path} is damaged: {one_line(error)}") from error
+        for operation in graph.get_operations():
+            for count in (tensor.shape.num_elements() for tensor in operation.outputs):
+                if count is not None and count > _MOST_ELEMENTS:
+                    what = f"{operation.type} {operation.name} gives {count} elements"
+                    raise InputError(f"{path} is too large: {what}, more than {_MOST_ELEMENTS}")
 
 
 def _slim(node: Any) -> Any:
@@ -160,6 +156,9 @@ def _graph_problems(graph_def: GraphDef, functions: Mapping[str, Any]) -> Iterat
         if function.signature.attr:  # type parameters, that each call fills in
             continue
         yield from _scope_problems(function.node_def, arguments, functions, where, in_function=True)
+        for attributes in function.arg_attr.values():
+            if len(attributes.attr["_output_shapes"].list.shape if "_output_shapes" in attributes.attr else ".") != 1:
+                yield f"an argument{where} has not one shape"
         nodes = {node.name for node in function.node_def}
         for output in function.signature.output_arg:
             if node_name(function.ret.get(output.name, "")) not in nodes | {*arguments}:
@@ -174,101 +173,36 @@ def _scope_problems(
 ) -> Iterator[str]:
     """Yield what is wrong with the nodes of a graph or of a function's body."""
     for node in nodes:
-        yield from (f"{node.op} {node.name}{where} {problem}" for problem in _node_problems(node, functions))
-    outputs: dict[str, Sequence[int] | None] = {name: (dtype,) for name, dtype in arguments.items()}
-    outputs |= {node.name: output_dtypes(node) if op_def_registry.get(node.op) else None for node in nodes}
+        yield from (f"{node.op} {node.name}{where} {problem}" for problem in node_problems(node, functions))
+    outputs: dict[str, Mapping[str, int] | None] = {name: {"": dtype} for name, dtype in arguments.items()}
+    outputs |= {node.name: _outputs(node, in_function=in_function) for node in nodes}
     for node in nodes:
-        expected = input_dtypes(node) if op_def_registry.get(node.op) else None
-        for problem in _edge_problems(node, expected, outputs, in_function=in_function):
-            yield f"{node.op} {node.name}{where} {problem}"
+        yield from (f"{node.op} {node.name}{where} {problem}" for problem in _edge_problems(node, outputs))
     stuck = _in_cycle(nodes)
     if stuck:
         yield f"{stuck}{where} stands in or behind a cycle that is no loop"
 
 
-def _node_problems(node: Any, functions: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the attributes of a node."""
+def _outputs(node: Any, *, in_function: bool) -> Mapping[str, int] | None:
+    """Return the dtype of each output by how an input spells it behind the node's name, None where that is not known.
+
+    In a graph that is "" or the number, in a function the name of the output argument and a number within it.
+    """
     op_def = op_def_registry.get(node.op)
     if op_def is None:
-        return
-    for definition in op_def.attr:
-        yield from _attribute_problems(node, definition)
-    for argument in (*op_def.input_arg, *op_def.output_arg):
-        if argument.number_attr and not 0 <= node.attr[argument.number_attr].i <= _MOST_OUTPUTS:
-            yield f"has {argument.number_attr} = {node.attr[argument.number_attr].i}"
-    if node.op == "Const" and node.attr["value"].tensor.dtype != node.attr["dtype"].type:
-        yield "has a value of another dtype"
-    if node.op in FUNCTIONAL:
-        yield from _call_problems(node, functions)
+        return None
+    if not in_function:
+        dtypes = output_dtypes(node)
+        numbered = {str(index): dtype for index, dtype in enumerate(dtypes)}
+        return numbered | ({"": dtypes[0]} if dtypes else {})
+    return {
+        f"{argument.name}:{index}": dtype
+        for argument in op_def.output_arg
+        for index, dtype in enumerate(argument_dtypes(node, argument))
+    }
 
 
-def _attribute_problems(node: Any, definition: Any) -> Iterator[str]:
-    if definition.name not in node.attr:
-        if not definition.HasField("default_value"):
-            yield f"lacks the attribute {definition.name}"
-        return
-    value = node.attr[definition.name]
-    if not _is_of_type(value, definition.type):
-        yield f"has an attribute {definition.name} that is no {definition.type}"
-    elif definition.type == "tensor":
-        yield from _tensor_problems(value.tensor)
-
-
-def _is_of_type(value: Any, kind: str) -> bool:
-    if kind.startswith("list("):
-        kind = kind[len("list(") : -1]
-        items = value.list
-        fields = [field.name for field, each in items.ListFields() if each]
-        if value.WhichOneof("value") != "list" or not set(fields) <= {_FIELDS.get(kind, kind)}:
-            return False
-        return all(map(_is_dtype, items.type))
-    return value.WhichOneof("value") == _FIELDS.get(kind, kind) and (kind != "type" or _is_dtype(value.type))
-
-
-def _is_dtype(dtype: int) -> bool:
-    return dtype in types_pb2.DataType.values() and dtype != types_pb2.DT_INVALID
-
-
-def _tensor_problems(tensor: Any) -> Iterator[str]:
-    """Yield what is wrong with a value: it may declare more than it holds, as one value may stand for all."""
-    sizes = [dim.size for dim in tensor.tensor_shape.dim]
-    if not _is_dtype(tensor.dtype) or tensor.tensor_shape.unknown_rank or min(sizes, default=0) < 0:
-        yield "has a value without dtype or shape"
-        return
-    count, item = math.prod(sizes), tf.as_dtype(tensor.dtype).size or 1
-    if count * item > MOST_BYTES:
-        yield f"declares {count} elements, more than the {MOST_BYTES} bytes that a graph can hold"
-    elif tensor.tensor_content:
-        if tensor.dtype != types_pb2.DT_STRING and len(tensor.tensor_content) != count * item:
-            yield f"has {len(tensor.tensor_content)} bytes, but the shape {sizes} takes {count * item}"
-    else:
-        values = max(len(getattr(tensor, field)) for field in _VALUES) // (2 if tensor.dtype in _COMPLEX else 1)
-        if values > count:
-            yield f"has {values} values, but the shape {sizes} takes {count}"
-
-
-def _call_problems(node: Any, functions: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how a call differs from what it calls."""
-    given = (node.attr["Tin"] if "Tin" in node.attr else node.attr["T"]).list.type
-    taken = (node.attr["Tout"] if "Tout" in node.attr else node.attr["T"]).list.type
-    for name, attr in node.attr.items():
-        for callee in [attr.func] if attr.HasField("func") else attr.list.func:
-            if callee.name not in functions:
-                yield f"calls {callee.name!r}, which is not in the file"
-                return
-            signature = functions[callee.name].signature
-            if signature.attr:
-                continue
-            results = [argument.type for argument in signature.output_arg]
-            if [argument.type for argument in signature.input_arg] != list(given):
-                yield f"gives {callee.name} other arguments than that takes"
-            if results != list(taken) and (name != "cond" or len(results) != 1):
-                yield f"takes other results than {callee.name} gives"
-
-
-def _edge_problems(
-    node: Any, expected: Sequence[int] | None, outputs: Mapping[str, Sequence[int] | None], *, in_function: bool
-) -> Iterator[str]:
+def _edge_problems(node: Any, outputs: Mapping[str, Mapping[str, int] | None]) -> Iterator[str]:
     """Yield what is wrong with the inputs of a node."""
     data = [value for value in node.input if not value.startswith("^")]
     if any(value.startswith("^") for value in node.input[: len(data)]):
@@ -277,26 +211,21 @@ def _edge_problems(
         if node_name(value) not in outputs:
             yield f"reads {value!r}, which is not in the graph"
             return
-    if expected is None:
+    if op_def_registry.get(node.op) is None:
         return
+    expected = input_dtypes(node)
     if len(data) != len(expected):
         yield f"has {len(data)} inputs instead of {len(expected)}"
         return
     for value, dtype in zip(data, expected, strict=True):
-        there = outputs[node_name(value)]
+        name, _, output = value.partition(":")
+        there = outputs[name]
         if there is None:
             continue
-        index = _index(value, in_function=in_function)
-        if not 0 <= index < len(there):
-            yield f"reads {value!r}, but that op has {len(there)} outputs"
-        elif not in_function and there[index] % _BASE != dtype % _BASE:
-            yield f"reads {value!r} of dtype {_dtype(there[index])} as {_dtype(dtype)}"
-
-
-def _index(value: str, *, in_function: bool) -> int:
-    """Return which output an input names; in a function the number counts within an argument, left to TensorFlow."""
-    index = "0" if in_function else value.partition(":")[2] or "0"
-    return int(index) if index.isdecimal() else -1
+        if output not in there:
+            yield f"reads {value!r}, which that op does not have"
+        elif there[output] % REFERENCE != dtype % REFERENCE:
+            yield f"reads {value!r} of dtype {_dtype(there[output])} as {_dtype(dtype)}"
 
 
 def _dtype(dtype: int) -> str:
@@ -329,6 +258,8 @@ def _inlined_size(graph_def: GraphDef, functions: Mapping[str, Any], path: str) 
     Raises:
       InputError: If a function calls itself.
     """
+    if not functions:
+        return len(graph_def.node)
     callees = {
         name: [called for node in function.node_def for called in function_names(node) if called in functions]
         for name, function in functions.items()

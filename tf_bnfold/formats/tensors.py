@@ -49,6 +49,11 @@ def input_dtypes(node: Any) -> tuple[DataType, ...]:
     return _dtypes(node, op_def.input_arg, op_def) if op_def else ()
 
 
+def argument_dtypes(node: Any, argument: Any) -> tuple[DataType, ...]:
+    """Return the dtypes that an argument of a node's op stands for; TensorFlow must know the op."""
+    return _dtypes(node, [argument], op_def_registry.get(node.op))
+
+
 def _dtypes(node: Any, arguments: Any, op_def: Any) -> tuple[DataType, ...]:
     defaults = {attr.name: attr.default_value for attr in op_def.attr}
 

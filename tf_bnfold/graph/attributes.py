@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from tensorflow.core.framework import attr_value_pb2, node_def_pb2
+from tensorflow.core.framework import attr_value_pb2, node_def_pb2, tensor_pb2
 from tensorflow.python.framework import dtypes, op_def_registry, tensor_util
 
 from tf_bnfold.graph.graph import Node
@@ -24,6 +26,14 @@ def value(node: Node, name: str) -> Any:
 
 def dtype(node: Node, index: int = 0) -> int:
     """The DataType of one output of a node, by its op definition; 0 (DT_INVALID) where that can't be told."""
+    if index != 0:
+        return _find_dtype(node, index)
+    if node.dtype is None:
+        node.dtype = _find_dtype(node, 0)
+    return node.dtype
+
+
+def _find_dtype(node: Node, index: int) -> int:
     attr_name, list_name, fixed = _output_type(node.op, index)
     if attr_name:
         attr = node.proto.attr.get(attr_name)
@@ -41,53 +51,64 @@ def numpy_dtype(data_type: int) -> np.dtype[Any]:
     return result
 
 
+@functools.cache
+def is_float(data_type: int) -> bool:
+    """Whether a DataType is one of the floats that a fold computes with."""
+    return numpy_dtype(data_type).name in ("float16", "bfloat16", "float32", "float64")
+
+
 def unknown(node: Node) -> str | None:
     """The name of an attribute that the op does not have, or None. Names that begin with "_" are annotations."""
     known = _known(node.op)
-    if known is None:
+    if known is None or known.issuperset(node.proto.attr):
         return None
     return next((name for name in node.proto.attr if not name.startswith("_") and name not in known), None)
 
 
-def of(**values: Any) -> dict[str, attr_value_pb2.AttrValue]:
-    """AttrValues of Python values: int for types (keys that begin with T or are dtype), bytes for strings."""
-    attrs = {}
-    for key, item in values.items():
-        if key.startswith("T") or key == "dtype":
-            attrs[key] = attr_value_pb2.AttrValue(type=item)
-        elif isinstance(item, bool):
-            attrs[key] = attr_value_pb2.AttrValue(b=item)
-        elif isinstance(item, float):
-            attrs[key] = attr_value_pb2.AttrValue(f=item)
-        elif isinstance(item, int):
-            attrs[key] = attr_value_pb2.AttrValue(i=item)
-        else:
-            attrs[key] = attr_value_pb2.AttrValue(s=item)
-    return attrs
+def with_window(
+    proto: node_def_pb2.NodeDef, dilations: Sequence[int], padding: str, explicit: Sequence[int]
+) -> node_def_pb2.NodeDef:
+    """Copy a convolution with other dilations and paddings; the annotated shapes are true of the old one only."""
+    result = node_def_pb2.NodeDef()
+    result.CopyFrom(proto)
+    result.attr.pop("_output_shapes", None)
+    result.attr.pop("explicit_paddings", None)
+    result.attr["dilations"].list.i[:] = dilations
+    result.attr["padding"].s = padding.encode()
+    if explicit:
+        result.attr["explicit_paddings"].list.i[:] = explicit
+    return result
 
 
 def write_tensor(proto: node_def_pb2.NodeDef, array: Any, data_type: int) -> None:
     """Write an array into a Const's `value`, cast to its dtype."""
-    cast = np.ascontiguousarray(array).astype(numpy_dtype(data_type), copy=False)
     tensor = proto.attr["value"].tensor
     tensor.dtype = data_type
+    dims = tensor.tensor_shape.dim
     for size in np.shape(array):
-        tensor.tensor_shape.dim.add().size = size
-    tensor.tensor_content = cast.tobytes()
+        dims.add().size = size
+    # In C order, as tobytes writes whatever order an array is in.
+    tensor.tensor_content = np.asarray(array).astype(numpy_dtype(data_type), copy=False).tobytes()
 
 
-def read_tensor(proto: node_def_pb2.NodeDef) -> Any:
-    """Read a Const's `value` in the dtype in which it is stored.
+def read_tensor(tensor: tensor_pb2.TensorProto, largest: float) -> Any:
+    """Read a TensorProto in the dtype in which it is stored.
+
+    Args:
+      tensor: The tensor.
+      largest: The most elements that it may declare without holding them: one value may stand for all.
 
     Raises:
-      ValueError: Its bytes don't fit its shape.
+      ValueError: Its bytes don't fit its shape, or it declares more.
       TypeError: Its dtype has no numpy dtype.
     """
-    tensor = proto.attr["value"].tensor
     content = tensor.tensor_content
-    if not content:
-        return tensor_util.MakeNdarray(tensor)
-    return np.frombuffer(content, numpy_dtype(tensor.dtype)).reshape([dim.size for dim in tensor.tensor_shape.dim])
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    if content:
+        return np.frombuffer(content, numpy_dtype(tensor.dtype)).reshape(shape)
+    if math.prod(shape) > largest:
+        raise ValueError(f"a tensor of shape {shape} that holds one value for all")
+    return tensor_util.MakeNdarray(tensor)
 
 
 def _plain(attr: attr_value_pb2.AttrValue) -> Any:

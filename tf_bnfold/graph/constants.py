@@ -104,15 +104,25 @@ class Constants:
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether constants alone compute the tensor, by arithmetic that is known here. Decodes nothing."""
-        pending = [tensor.node]
-        known = self._is_constant
+        node, index = tensor
+        known = self._is_constant.get(node)
+        if known is None:
+            known = self._find_out(node) if node.inputs else self._leaf(node)
+        return known and index == 0
+
+    def _leaf(self, node: Node) -> bool:
+        self._is_constant[node] = known = node.op == "Const" and not self._graph.is_fed(node)
+        return known
+
+    def _find_out(self, asked: Node) -> bool:
+        pending, known = [asked], self._is_constant
         while pending:
             node = pending[-1]
             if node in known:
                 pending.pop()
                 continue
             if node.op not in _EVALUATE or self._graph.is_fed(node):
-                known[node] = node.op == "Const" and not self._graph.is_fed(node)
+                self._leaf(node)
             elif unknown := [t.node for t in node.inputs if t.node not in known]:
                 known_false = any(known.get(t.node) is False for t in node.inputs)
                 if not known_false:
@@ -121,13 +131,21 @@ class Constants:
                 known[node] = False
             else:
                 known[node] = all(known[t.node] for t in node.inputs)
-        return known[tensor.node] and tensor.index == 0
+        return known[asked]
 
     def value(self, tensor: Tensor) -> Array | None:
         """The tensor's value, or None when it is no constant; floats in float64, others in their own dtype."""
         if not self.is_constant(tensor):
             return None
-        pending = [tensor.node]
+        node = tensor.node
+        if node not in self._values:
+            if node.inputs:
+                self._compute_inputs_of(node)
+            self._values[node] = self._evaluate(node)
+        return self._values[node]
+
+    def _compute_inputs_of(self, asked: Node) -> None:
+        pending = [t.node for t in asked.inputs]
         while pending:
             node = pending[-1]
             missing = [t.node for t in node.inputs if t.node not in self._values]
@@ -137,7 +155,6 @@ class Constants:
             pending.pop()
             if node not in self._values:
                 self._values[node] = self._evaluate(node)
-        return self._values[tensor.node]
 
     def raw(self, tensor: Tensor) -> Array | None:
         """The value of large weights in the dtype in which they are stored, not kept; None when it is no constant."""
@@ -148,13 +165,15 @@ class Constants:
         except (ValueError, TypeError):
             return None
 
-    def _decode(self, node: Node) -> Array:
+    def _decode(self, node: Node, largest: float = math.inf) -> Array:
         self.decoded += 1
-        array: Array = attributes.read_tensor(node.proto)
+        array: Array = attributes.read_tensor(node.proto.attr["value"].tensor, largest)
         return array
 
     def smallest_item(self, tensor: Tensor) -> int:
         """Bytes per element of the narrowest constant that the tensor is computed from."""
+        if tensor.node.op == "Const":
+            return attributes.numpy_dtype(attributes.dtype(tensor.node)).itemsize
         pending, seen, smallest = [tensor.node], set[Node](), 16
         while pending:
             node = pending.pop()
@@ -174,7 +193,7 @@ class Constants:
             return None
         try:
             if node.op == "Const":
-                return None if _declared(node) > _LARGEST_RESULT else _inside(self._decode(node))
+                return _inside(self._decode(node, _LARGEST_RESULT))
             if _result_size(node, inputs) > _LARGEST_RESULT:
                 return None
             with np.errstate(all="ignore"):
@@ -182,12 +201,6 @@ class Constants:
         except (ValueError, TypeError, IndexError, OverflowError, MemoryError):
             return None  # TensorFlow will say what is wrong with it, or it is no arithmetic of floats
         return result
-
-
-def _declared(node: Node) -> int:
-    """The number of elements that a constant declares where it does not hold them: one value may stand for all."""
-    tensor = node.proto.attr["value"].tensor
-    return 0 if tensor.tensor_content else math.prod(dim.size for dim in tensor.tensor_shape.dim)
 
 
 def _result_size(node: Node, inputs: Sequence[Array]) -> int:
@@ -202,4 +215,5 @@ def _result_size(node: Node, inputs: Sequence[Array]) -> int:
 
 
 def _inside(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype.kind in "fV" or array.dtype.name in ("bfloat16",) else array
+    kind = array.dtype.kind
+    return array.astype(np.float64) if kind == "f" or kind == "V" or array.dtype.name == "bfloat16" else array

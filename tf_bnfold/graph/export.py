@@ -23,10 +23,10 @@ def to_graph_def(graph: Graph) -> graph_pb2.GraphDef:
     names = _final_names(graph, nodes)
     colocations = {}
     for node in graph.nodes.values():
-        heir = graph.heir(node)
-        if names.get(heir) != node.name:
-            colocations[node.name] = names.get(heir, "")
-    result.node.extend(_proto(node, names, colocations) for node in nodes)
+        if names.get(node) != node.name and (name := names.get(graph.heir(node), "")) != node.name:
+            colocations[node.name] = name
+    for node in nodes:
+        _write(result.node.add(), node, names, colocations)
     return result
 
 
@@ -47,21 +47,23 @@ def _final_names(graph: Graph, nodes: Iterable[Node]) -> dict[Node, str]:
     return names
 
 
-def _proto(node: Node, names: dict[Node, str], colocations: dict[str, str]) -> node_def_pb2.NodeDef:
-    inputs = [names[t.node] if t.index == 0 else f"{names[t.node]}:{t.index}" for t in node.inputs]
-    inputs += [f"^{names[control]}" for control in node.controls]
-    unchanged = node.name == names[node] and node.array is None and inputs == list(node.proto.input)
-    if unchanged and not (colocations and "_class" in node.proto.attr):
-        return node.proto
-    proto = node_def_pb2.NodeDef()
+def _write(proto: node_def_pb2.NodeDef, node: Node, names: dict[Node, str], colocations: dict[str, str]) -> None:
+    """Write a node into an empty NodeDef."""
     proto.CopyFrom(node.proto)
-    proto.name = names[node]
+    name = names[node]
+    inputs = [names[producer] if index == 0 else f"{names[producer]}:{index}" for producer, index in node.inputs]
+    if node.controls:
+        inputs += [f"^{names[control]}" for control in node.controls]
+    is_new = node.array is not None or node.compute is not None
+    changed = is_new or name != node.name or inputs != list(proto.input)
+    if not changed and not colocations:
+        return
+    proto.name = name
     proto.input[:] = inputs
-    if node.array is not None:
-        attributes.write_tensor(proto, node.array, attributes.dtype(node))
+    if is_new:
+        attributes.write_tensor(proto, node.array if node.compute is None else node.compute(), attributes.dtype(node))
     if "_class" in proto.attr:
         _recolocate(proto, colocations)
-    return proto
 
 
 def _recolocate(proto: node_def_pb2.NodeDef, colocations: dict[str, str]) -> None:

@@ -6,12 +6,12 @@ value changes is renamed when the graph is written, and its readers, control edg
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy.typing as npt
-from tensorflow.core.framework import attr_value_pb2, graph_pb2, node_def_pb2
+from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 from tf_bnfold.errors import InputError
 
@@ -23,6 +23,7 @@ _SHAPE_READERS = frozenset({"Shape", "ShapeN", "Rank", "Size", "ZerosLike", "One
 
 _SHORT_LOOK = 64
 _LOOP_BACK = ("NextIteration", "RefNextIteration")
+_SOURCES = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 
 
 class Tensor(NamedTuple):
@@ -48,14 +49,31 @@ class Node:
       proto: The NodeDef it comes from; its name and inputs are those of the graph that was given.
       inputs: Data inputs.
       controls: Nodes that must run before it.
-      readers: For each output index that is read: its uses.
-      followers: Nodes that have this one among their controls.
+      readers: For each output index that is read: its uses, in order; keys of a dict, since a constant may have
+        thousands of readers, and each edit takes one of them out.
+      followers: Nodes that have this one among their controls, likewise.
       order: Its place in a topological order.
       carries: The name of the original graph whose value it now has, or None when its value is a new one.
       array: For a constant that an edit made: its value; float64, cast to the dtype when the graph is written.
+      compute: For weights that an edit made: gives their value, in their dtype, when the graph is written, so that
+        those of one op at a time are in memory.
+      dtype: The DataType of output 0 once it was asked for (see `attributes.dtype`): it is asked for often.
     """
 
-    __slots__ = ("array", "carries", "controls", "followers", "inputs", "name", "op", "order", "proto", "readers")
+    __slots__ = (
+        "array",
+        "carries",
+        "compute",
+        "controls",
+        "dtype",
+        "followers",
+        "inputs",
+        "name",
+        "op",
+        "order",
+        "proto",
+        "readers",
+    )
 
     def __init__(self, name: str, op: str, proto: node_def_pb2.NodeDef, carries: str | None) -> None:
         self.name = name
@@ -63,11 +81,13 @@ class Node:
         self.proto = proto
         self.inputs: list[Tensor] = []
         self.controls: list[Node] = []
-        self.readers: dict[int, list[Use]] = {}
-        self.followers: list[Node] = []
+        self.readers: dict[int, dict[Use, None]] = {}
+        self.followers: dict[Node, None] = {}
         self.order = 0.0
         self.carries = carries
         self.array: Array | None = None
+        self.compute: Callable[[], Array] | None = None
+        self.dtype: int | None = None
 
     def __repr__(self) -> str:
         return f"<{self.op} {self.name}>"
@@ -118,7 +138,8 @@ class Graph:
 
     def uses(self, tensor: Tensor) -> list[Use]:
         """The readers of a tensor's value; those of its shape alone don't count."""
-        return [use for use in tensor.node.readers.get(tensor.index, ()) if use.node.op not in _SHAPE_READERS]
+        node, index = tensor
+        return [use for use in node.readers.get(index, ()) if use.node.op not in _SHAPE_READERS]
 
     def is_fetched(self, node: Node) -> bool:
         """Whether an output of the graph is one of the node's."""
@@ -126,7 +147,7 @@ class Graph:
 
     def is_fed(self, node: Node) -> bool:
         """Whether what computes the node's value is not in the graph or not to be asked."""
-        return node in self.fed or node.op in ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
+        return node.op in _SOURCES or node in self.fed
 
     def is_removed(self, node: Node) -> bool:
         """Whether an edit has taken the node out."""
@@ -155,32 +176,39 @@ class Graph:
 
     def set_input(self, node: Node, port: int, tensor: Tensor) -> None:
         """Let input `port` of `node` read `tensor`."""
-        old = node.inputs[port]
-        old.node.readers[old.index].remove(Use(node, port))
+        old, use = node.inputs[port], Use(node, port)
+        _forget(old, use)
         node.inputs[port] = tensor
-        tensor.node.readers.setdefault(tensor.index, []).append(Use(node, port))
+        tensor.node.readers.setdefault(tensor.index, {})[use] = None
 
     def add(self, node: Node, inputs: Sequence[Tensor], *, near: Node, behind: bool = False) -> Node:
         """Add a node that is written right before (or right behind) `near`, beside which it runs."""
         for port, tensor in enumerate(inputs):
             node.inputs.append(tensor)
-            tensor.node.readers.setdefault(tensor.index, []).append(Use(node, port))
+            tensor.node.readers.setdefault(tensor.index, {})[Use(node, port)] = None
         node.order = near.order + (1e-9 if behind else -1e-9)
-        node.proto.device = near.proto.device
+        if near.proto.device != node.proto.device:
+            proto = node_def_pb2.NodeDef()  # the node's own may be shared, see `new_node`
+            proto.CopyFrom(node.proto)
+            proto.device = near.proto.device
+            node.proto = proto
         self._added.append((node, near))
         return node
 
-    def constant(self, name: str, array: Array, dtype: int, near: Node, *, like: Tensor) -> Tensor:
+    def constant(
+        self, name: str, array: Array | Callable[[], Array], dtype: int, near: Node, *, like: Tensor
+    ) -> Tensor:
         """Add a constant; `array` is cast to the dtype (a DataType enum value) when the graph is written.
 
         It waits for what the constant `like` waits for: in a v1 loop that puts it into the loop's frame.
         """
-        proto = node_def_pb2.NodeDef(op="Const")
-        proto.attr["dtype"].type = dtype
-        node = Node(name, "Const", proto, carries=None)
-        node.array = array
+        node = new_node(name, "Const", None, dtype=dtype)
+        if callable(array):
+            node.compute = array
+        else:
+            node.array = array
         self.add(node, (), near=near)
-        for control in tuple(controls_of_constant(like.node)):
+        for control in controls_of_constant(like.node):
             self.add_control(node, control)
         return Tensor(node, 0)
 
@@ -193,9 +221,8 @@ class Graph:
         """Take out a node whose value nobody reads; what waits for it waits for `heir`."""
         for follower in node.followers:
             follower.controls = _unique([heir if c is node else c for c in follower.controls])
-            if follower not in heir.followers:
-                heir.followers.append(follower)
-        node.followers = []
+            heir.followers[follower] = None
+        node.followers = {}
         self._release(node)
         self._heirs[node] = heir
 
@@ -209,15 +236,16 @@ class Graph:
         """Let `node` run behind `control`."""
         if control is not node and control not in node.controls:
             node.controls.append(control)
-            control.followers.append(node)
+            control.followers[node] = None
 
     def drop_unread(self, node: Node) -> None:
         """Take out a constant that an edit left without a reader, and the constants that only it read."""
         pending = [node]
         while pending:
             candidate = pending.pop()
-            unread = not any(candidate.readers.values()) and not candidate.followers
-            if not unread or candidate in self.fetched or candidate in self._removed or self.is_fed(candidate):
+            if candidate.readers or candidate.followers or candidate in self._removed:
+                continue
+            if candidate in self.fetched or self.is_fed(candidate):
                 continue
             producers = [tensor.node for tensor in candidate.inputs]
             self._release(candidate)
@@ -225,10 +253,10 @@ class Graph:
 
     def _release(self, node: Node) -> None:
         for control in node.controls:
-            control.followers.remove(node)
+            control.followers.pop(node, None)  # a control may be named twice
         node.controls = []
         for port, tensor in enumerate(node.inputs):
-            tensor.node.readers[tensor.index].remove(Use(node, port))
+            _forget(tensor, Use(node, port))
         node.inputs = []
         self._removed.add(node)
 
@@ -242,7 +270,7 @@ class Graph:
             (behind if node.order > near.order else before).setdefault(near, []).append(node)
 
         for node in self.nodes.values():
-            beside = (node,) if node not in before and node not in behind else _beside(node, before, behind)
+            beside = [node] if node not in before and node not in behind else _beside(node, before, behind)
             for current in beside:
                 if current not in self._removed:
                     yield current
@@ -250,29 +278,39 @@ class Graph:
 
 def _beside(node: Node, before: dict[Node, list[Node]], behind: dict[Node, list[Node]]) -> Iterator[Node]:
     """A node between those that were added before and behind it, and between those beside them."""
-    pending = [(node, False)]
+    pending, opened = [node], set[Node]()
     while pending:
-        current, opened = pending.pop()
-        if opened:
+        current = pending.pop()
+        if current in opened or (current not in before and current not in behind):
             yield current
             continue
-        pending.extend((new, False) for new in reversed(behind.get(current, ())))
-        pending.append((current, True))
-        pending.extend((new, False) for new in reversed(before.get(current, ())))
+        opened.add(current)
+        pending.extend(reversed(behind.get(current, ())))
+        pending.append(current)
+        pending.extend(reversed(before.get(current, ())))
 
 
-def new_node(name: str, op: str, carries: str | None, **attrs: attr_value_pb2.AttrValue) -> Node:
-    """Make a node that `Graph.add` takes in."""
+def new_node(name: str, op: str, carries: str | None, **attrs: int | bytes) -> Node:
+    """Make a node that `Graph.add` takes in; an attribute is a DataType enum value or a string."""
+    return Node(name, op, _template(op, **attrs), carries)
+
+
+@functools.cache
+def _template(op: str, **attrs: int | bytes) -> node_def_pb2.NodeDef:
+    """A NodeDef that nodes with the same attributes share: they are few, and filling one in takes long."""
     proto = node_def_pb2.NodeDef(op=op)
     for key, value in attrs.items():
-        proto.attr[key].CopyFrom(value)
-    return Node(name, op, proto, carries)
+        if isinstance(value, bytes):
+            proto.attr[key].s = value
+        else:
+            proto.attr[key].type = value
+    return proto
 
 
 def controls_of_constant(node: Node) -> Sequence[Node]:
     """What a constant, and the constants that it is computed from, wait for."""
     if not node.inputs:
-        return node.controls
+        return tuple(node.controls)
     pending, seen = [node], dict[Node, None]()
     controls: list[Node] = []
     while pending:
@@ -282,6 +320,14 @@ def controls_of_constant(node: Node) -> Sequence[Node]:
             controls.extend(current.controls)
             pending.extend(tensor.node for tensor in current.inputs)
     return [control for control in _unique(controls) if control not in seen]
+
+
+def _forget(tensor: Tensor, use: Use) -> None:
+    readers = tensor.node.readers
+    uses = readers[tensor.index]
+    del uses[use]
+    if not uses:
+        del readers[tensor.index]
 
 
 def _split(name: str) -> tuple[str, int]:
@@ -319,34 +365,31 @@ def _connect(nodes: dict[str, Node]) -> None:
                 raise InputError(f"node {node.name!r}: its input {name!r} is not in the graph; the graph is incomplete")
             if name.startswith("^"):
                 node.controls.append(producer)
-                producer.followers.append(node)
+                producer.followers[node] = None
                 continue
             node.inputs.append(Tensor(producer, index))
-            producer.readers.setdefault(index, []).append(Use(node, port))
+            producer.readers.setdefault(index, {})[Use(node, port)] = None
 
 
 def _number(nodes: Iterable[Node]) -> None:
     """Number the nodes in a topological order, in which the way back of a v1 loop (NextIteration) doesn't count."""
-    nodes = list(nodes)
-    waits = {node: sum(t.node.op not in _LOOP_BACK for t in node.inputs) + len(node.controls) for node in nodes}
-    ready = collections.deque(node for node in nodes if waits[node] == 0)
-    number = 0
-    while ready:
-        node = ready.popleft()
-        node.order = float(number)
-        number += 1
-        for reader in _next_of(node):
+    waits = {node: len(node.inputs) + (len(set(node.controls)) if node.controls else 0) for node in nodes}
+    for node in waits:
+        if node.op in _LOOP_BACK:
+            for reader in _readers(node):
+                waits[reader] -= 1
+    ready = [node for node, number in waits.items() if number == 0]
+    for order, node in enumerate(ready):  # it grows on the way
+        node.order = float(order)
+        behind = _readers(node) if node.op not in _LOOP_BACK else []
+        for reader in [*behind, *node.followers] if node.followers else behind:
             waits[reader] -= 1
             if waits[reader] == 0:
                 ready.append(reader)
-    if number < len(nodes):
-        name = min(node.name for node in nodes if waits[node] > 0)
+    if len(ready) < len(waits):
+        name = min(node.name for node, number in waits.items() if number > 0)
         raise InputError(f"node {name!r}: it stands in or behind a cycle that is no loop; the graph is broken")
 
 
-def _next_of(node: Node) -> Iterator[Node]:
-    if node.op not in _LOOP_BACK:
-        for uses in node.readers.values():
-            for use in uses:
-                yield use.node
-    yield from node.followers
+def _readers(node: Node) -> list[Node]:
+    return [use.node for uses in node.readers.values() for use in uses]

@@ -30,3 +30,7 @@ class View:
         graph = Graph(graph_def, outputs, inputs)
         constants = Constants(graph)
         return View(graph, constants, Shapes(graph, constants))
+
+    def anew(self) -> View:
+        """The same graph, when edits have made its shapes others."""
+        return View(self.graph, self.constants, Shapes(self.graph, self.constants))

@@ -104,7 +104,7 @@ def _random(runner: Runner, signature: SignatureDef, seed: int) -> tuple[Inputs,
         tried.add(form)
         try:
             runner.run(list(fetches_of(signature).values()), feeds_of(signature, inputs))
-        except tf.errors.ResourceExhaustedError as caught:
+        except (tf.errors.ResourceExhaustedError, tf.errors.DeadlineExceededError) as caught:
             return f"it can not run on guessed inputs: {one_line(caught)}"
         except (tf.errors.OpError, ValueError, TypeError) as caught:
             error = error if tried != {form} else f"it can not run on guessed inputs: {one_line(caught)}"

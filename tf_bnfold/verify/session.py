@@ -13,6 +13,7 @@ from tf_bnfold.formats.input_shapes import with_placeholder_shapes
 from tf_bnfold.formats.model import Model, SignatureDef, node_name, tensor_names
 from tf_bnfold.formats.quiet import quiet
 from tf_bnfold.formats.session import plain_config
+from tf_bnfold.verify.spread import with_spread_weights
 from tf_bnfold.verify.values import Array
 
 Inputs = Mapping[str, Array]  # one array per input name of a signature
@@ -47,7 +48,8 @@ def opened(model: Model, feeds: Mapping[str, Array] | None = None) -> Iterator[R
     """
     shapes = {node_name(name): tf.TensorShape(value.shape).as_proto() for name, value in (feeds or {}).items()}
     with tf.Graph().as_default(), quiet(), tf.compat.v1.Session(config=plain_config()) as session:
-        tf.graph_util.import_graph_def(with_placeholder_shapes(model.graph_def, shapes), name="")
+        runnable = with_spread_weights(with_placeholder_shapes(model.graph_def, shapes))
+        tf.graph_util.import_graph_def(runnable, name="")
         if model.init_op:
             session.run(model.init_op, {asset.tensor_name: asset.path for asset in model.assets})
         yield Runner(session)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -43,6 +45,7 @@ def concat(view: View, node: Node) -> Answer:
     if place is None or rank is None:
         return unknown_shape(node)
     axis = place[0] % rank
+    bounds = _bounds(view, [node.inputs[port] for port in ports], axis)
 
     def maps(port: int, output: int, axis_in: int | None, axis_out: int | None) -> Iterable[ChannelMap]:
         asked = axis_in if axis_in is not None else axis_out
@@ -50,15 +53,26 @@ def concat(view: View, node: Node) -> Answer:
             return
         if asked != axis:
             yield ChannelMap(asked, asked, 0, 0)
-            return
-        sizes = [view.shapes.dim(node.inputs[p], axis) for p in ports]
-        known = [size for size in sizes if size is not None]
-        if len(known) < len(sizes):
-            return
-        start, size = sum(known[: ports.index(port)]), known[ports.index(port)]
-        yield ChannelMap(axis, axis, size, sum(known), np.arange(size), np.arange(start, start + size))
+        elif (known := bounds()) is not None:
+            start, stop = known[port - ports[0]], known[port - ports[0] + 1]
+            yield ChannelMap(axis, axis, stop - start, known[-1], np.arange(stop - start), np.arange(start, stop))
 
     return Law(Needs.NOTHING, ports, (0,), maps, own_axis=(axis, axis))
+
+
+def _bounds(view: View, parts: Sequence[Tensor], axis: int) -> Callable[[], list[int] | None]:
+    """Where each part of a whole begins along an axis, and last where the whole ends; None where a size is not known.
+
+    Told when it is asked, and once for all parts: there may be thousands.
+    """
+
+    @functools.cache
+    def bounds() -> list[int] | None:
+        sizes = [view.shapes.dim(part, axis) for part in parts]
+        known = [size for size in sizes if size is not None]
+        return [0, *itertools.accumulate(known)] if len(known) == len(sizes) else None
+
+    return bounds
 
 
 def split(view: View, node: Node) -> Answer:
@@ -70,6 +84,7 @@ def split(view: View, node: Node) -> Answer:
         return unknown_shape(node)
     axis = place[0] % rank
     outputs = tuple(range(int(attributes.value(node, "num_split"))))
+    bounds = _bounds(view, [Tensor(node, output) for output in outputs], axis)
 
     def maps(port: int, output: int, axis_in: int | None, axis_out: int | None) -> Iterable[ChannelMap]:
         asked = axis_in if axis_in is not None else axis_out
@@ -77,13 +92,9 @@ def split(view: View, node: Node) -> Answer:
             return
         if asked != axis:
             yield ChannelMap(asked, asked, 0, 0)
-            return
-        sizes = [view.shapes.dim(Tensor(node, o), axis) for o in outputs]
-        known = [size for size in sizes if size is not None]
-        if len(known) < len(sizes):
-            return
-        start, size = sum(known[:output]), known[output]
-        yield ChannelMap(axis, axis, sum(known), size, np.arange(start, start + size), np.arange(size))
+        elif (known := bounds()) is not None:
+            start, stop = known[output], known[output + 1]
+            yield ChannelMap(axis, axis, known[-1], stop - start, np.arange(start, stop), np.arange(stop - start))
 
     return Law(Needs.NOTHING, (0 if versatile else 1,), outputs, maps, own_axis=(axis, axis))
 

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.constants import Constants
 from tf_bnfold.graph.graph import Graph, Node, Tensor
 from tf_bnfold.graph.shapes import arithmetic, computed, geometry, moved
 from tf_bnfold.graph.shapes.geometry import Dim, Elements, Shape, of_proto
+from tf_bnfold.graph.shapes.unknown import Unknown
 
 _RULES = computed.RULES | moved.RULES
 
@@ -53,7 +56,8 @@ class Shapes:
 
     def of(self, tensor: Tensor) -> Shape:
         """The shape of a tensor, as far as it is known."""
-        self._infer(tensor.node)
+        if tensor.node not in self._shapes:
+            self._infer(tensor.node)
         return self._read(tensor)
 
     def rank(self, tensor: Tensor) -> int | None:
@@ -113,7 +117,17 @@ class Shapes:
         return None if shape is None or axis < rank - len(shape) else shape[axis - rank]
 
     def elements(self, tensor: Tensor) -> Elements:
-        """The elements of an integer tensor, as far as shape arithmetic tells them."""
+        """The elements of an integer tensor, as far as shape arithmetic tells them; None for one that is not known."""
+        symbols = self.symbols(tensor)
+        if symbols is None:
+            return None
+        result = np.empty(symbols.shape, object)
+        for place in np.ndindex(symbols.shape):
+            result[place] = None if isinstance(symbols[place], Unknown) else symbols[place]
+        return result
+
+    def symbols(self, tensor: Tensor) -> Elements:
+        """As `elements`, with a named `Unknown` for one that is not known."""
         self._infer(tensor.node)
         return self._elements.get(tensor.node) if tensor.index == 0 else None
 
@@ -127,7 +141,7 @@ class Shapes:
             current, ready = pending.pop()
             if current in self._shapes and not ready:
                 continue
-            if not ready:
+            if current.inputs and not ready:
                 self._shapes[current] = ()  # on a v1 loop's way back nothing is known yet
                 pending.append((current, True))
                 pending.extend((t.node, False) for t in current.inputs if t.node not in self._shapes)
@@ -141,7 +155,7 @@ class Shapes:
         inputs = [self._read(t) for t in node.inputs]
         shapes: Sequence[Shape] | None = None
         try:
-            if rule is not None and not (self._graph.is_fed(node) and node.op not in _SOURCES):
+            if rule is not None and (node.op in _SOURCES or not self._graph.is_fed(node)):
                 shapes = rule(self, node, inputs)
             self._elements[node] = self._shape_arithmetic(node, inputs)
         except (ValueError, TypeError, IndexError, KeyError, AttributeError):
@@ -167,12 +181,18 @@ def _constant_operand(node: Node) -> Tensor | None:
     """The constant that a binary op reads, where it reads one directly."""
     if node.op not in _BINARY:
         return None
-    return next((t for t in node.inputs if t.node.op == "Const"), None)
+    for tensor in node.inputs:
+        if tensor.node.op == "Const":
+            return tensor
+    return None
 
 
 def _data(node: Node) -> Node:
     """What an op that keeps the rank of its value reads it from."""
-    return next((t.node for t in node.inputs if t.node.op != "Const"), node.inputs[0].node)
+    for tensor in node.inputs:
+        if tensor.node.op != "Const":
+            return tensor.node
+    return node.inputs[0].node
 
 
 def _annotated(node: Node) -> tuple[Shape, ...]:

@@ -42,7 +42,7 @@ def _placeholder(s: Shapes, node: Node, inputs: list[Shape]) -> Sequence[Shape] 
 
 
 def _const(s: Shapes, node: Node, inputs: list[Shape]) -> Sequence[Shape]:
-    return [tuple(int(d.size) for d in node.proto.attr["value"].tensor.tensor_shape.dim)]
+    return [tuple([d.size for d in node.proto.attr["value"].tensor.tensor_shape.dim])]
 
 
 def _conv(s: Shapes, node: Node, inputs: list[Shape]) -> Sequence[Shape] | None:

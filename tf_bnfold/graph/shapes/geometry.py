@@ -14,7 +14,7 @@ from tf_bnfold.graph.graph import Node
 
 Dim = int | None
 Shape = tuple[Dim, ...] | None
-Elements = npt.NDArray[np.object_] | None  # ints, None where unknown
+Elements = npt.NDArray[np.object_] | None  # ints, and None or an `Unknown` where unknown
 
 
 def channel_axis(node: Node, rank: int) -> int:
