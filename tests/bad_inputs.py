@@ -13,6 +13,7 @@ from pathlib import Path
 import bad_models
 import numpy as np
 from bad_models import edit_saved_model
+from tensorflow.core.framework import variable_pb2
 
 Args = list[str]
 
@@ -141,6 +142,14 @@ def _signature(meta_graph):
     return meta_graph.signature_def["serving_default"]
 
 
+def _without_initial_value(meta_graph):
+    """Name another initial value in what only TensorFlow's own loader reads."""
+    (stored,) = meta_graph.collection_def["variables"].bytes_list.value
+    variable = variable_pb2.VariableDef.FromString(stored)
+    variable.initial_value_name = "gone:0"
+    meta_graph.collection_def["variables"].bytes_list.value[:] = [variable.SerializeToString()]
+
+
 SAVED_MODEL: Mapping[str, Callable[[Place], Args]] = {
     "saved_model.pb is empty": lambda p: p.cut(p.model / "saved_model.pb", 0),
     "saved_model.pb is cut off": lambda p: p.cut(p.model / "saved_model.pb", 700),
@@ -154,6 +163,10 @@ SAVED_MODEL: Mapping[str, Callable[[Place], Args]] = {
     ),
     "a signature whose name has control characters": lambda p: p.edited(
         lambda m: m.signature_def["\x1b[31m"].CopyFrom(_signature(m))
+    ),
+    "an initial value of a variable that is not there": lambda p: p.edited(_without_initial_value),
+    "a colocation with a node that is not there": lambda p: p.edited(
+        lambda m: bad_models.node(m.graph_def, "norm").attr["_class"].list.s.append(b"loc:@gone")
     ),
     "variables without their index": lambda p: _without(p, "index"),
     "variables without their data": lambda p: _without(p, "data"),

@@ -126,7 +126,7 @@ GRAPH_TRANSFORMS = [
     Row("16", lambda: g.norm(g.conv(g.image(), 2), version=1), CONV),
     Row("17", lambda: joined(3), "BiasAdd BiasAdd ConcatV2 Conv2D Conv2D"),
     Row("18", lambda: joined(2), "BiasAdd BiasAdd ConcatV2 Conv2D Conv2D"),
-    Row("19", lambda: atrous(g.norm), "BatchToSpaceND BiasAdd Conv2D SpaceToBatchND"),
+    Row("19", lambda: atrous(g.norm), "BiasAdd Conv2D"),
     Row("20", lambda: g.tf1_graph(g.global_norm(g.depthwise(g.image(), 2))), DEPTHWISE),
     Row("21", lambda: g.norm(g.depthwise(g.image(), 2), version=1), DEPTHWISE),
     Row("22", lambda: g.bias(g.scale(g.conv(g.image()))), CONV),

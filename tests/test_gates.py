@@ -96,8 +96,8 @@ FAULTS = {
     ),
     "a wrong fold": (
         "tf_bnfold/algebra/linear.py",
-        "result = result * _per_weight(scale, channel)",
-        "result = result * _per_weight(scale, channel) * 1.01",
+        "factors = [_per_weight(scale, channel) for",
+        "factors = [_per_weight(scale * 1.01, channel) for",
         f"FAILED {FINDS_A_WRONG_FOLD}",
     ),
 }

@@ -9,6 +9,8 @@ from tensorflow.core.framework import graph_pb2
 
 from tf_bnfold.formats.model import GraphDef, node_name
 
+_COLOCATED = b"loc:@"
+
 
 def pruned(graph_def: GraphDef, outputs: Iterable[str]) -> GraphDef:
     """Copy what the outputs need: nodes in their order, and the library functions that these name.
@@ -18,7 +20,8 @@ def pruned(graph_def: GraphDef, outputs: Iterable[str]) -> GraphDef:
       outputs: Names of nodes or tensors.
 
     Returns:
-      A new GraphDef. Names in `outputs` that the graph does not have are passed over.
+      A new GraphDef. Names in `outputs` that the graph does not have are passed over; so are colocations with nodes
+      that are not needed, which TensorFlow would miss.
     """
     nodes = {node.name: node for node in graph_def.node}
     needed: set[str] = set()
@@ -32,8 +35,23 @@ def pruned(graph_def: GraphDef, outputs: Iterable[str]) -> GraphDef:
 
     result = graph_pb2.GraphDef(versions=graph_def.versions)
     result.node.extend(node for node in graph_def.node if node.name in needed)
+    for node in result.node:
+        if "_class" in node.attr:
+            _keep_colocations(node, needed)
     keep_functions(result, graph_def.library, called_functions(result.node, graph_def.library))
     return result
+
+
+def _keep_colocations(node: Any, names: set[str]) -> None:
+    groups = [
+        group
+        for group in node.attr["_class"].list.s
+        if group.startswith(_COLOCATED) and group.removeprefix(_COLOCATED).decode("utf-8", "replace") in names
+    ]
+    if groups:
+        node.attr["_class"].list.s[:] = groups
+    else:
+        del node.attr["_class"]
 
 
 def keep_functions(graph_def: GraphDef, library: Any, names: set[str]) -> None:

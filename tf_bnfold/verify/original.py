@@ -127,7 +127,8 @@ def _opened_saved_model(path: str, tags: Sequence[str], frozen: Model) -> Iterat
     signatures are called by way of TensorFlow 2's loader.
     """
     with tf.Graph().as_default(), quiet(), tf.compat.v1.Session(config=plain_config()) as session:
-        meta_graph = tf.compat.v1.saved_model.loader.load(session, list(tags), path)
+        with _loading():
+            meta_graph = tf.compat.v1.saved_model.loader.load(session, list(tags), path)
 
         def run(key: str, inputs: Inputs) -> dict[str, Array]:
             if key in frozen.origin:
@@ -144,6 +145,15 @@ def _opened_saved_model(path: str, tags: Sequence[str], frozen: Model) -> Iterat
             return {name: np.asarray(value) for name, value in zip(fetches, values, strict=True)}
 
         yield run
+
+
+@contextlib.contextmanager
+def _loading() -> Iterator[None]:
+    """Raise ValueError for whatever TensorFlow's loaders raise where parts are damaged that only they read."""
+    try:
+        yield
+    except (AssertionError, AttributeError, LookupError, RuntimeError) as error:
+        raise ValueError(str(error.args[0]) if error.args else type(error).__name__) from error
 
 
 def _run_part(session: Any, frozen: Model, key: str, inputs: Inputs) -> dict[str, Array]:
@@ -167,6 +177,7 @@ def _has(lookup: Callable[[str], Any], name: str) -> bool:
 def _called(path: str, tags: Sequence[str], key: str, inputs: Inputs) -> dict[str, Array]:
     """Load the model anew and call the signature."""
     with context.eager_mode():
-        function = tf.saved_model.load(path, list(tags)).signatures[key]
+        with _loading():
+            function = tf.saved_model.load(path, list(tags)).signatures[key]
         outputs = function(**{name: tf.constant(value) for name, value in inputs.items()})
         return {name: np.asarray(value) for name, value in outputs.items()}
