@@ -17,7 +17,7 @@ def version() -> str:
 
 
 ONNX = ["tf2onnx", "onnx", "onnxruntime"]
-KERAS2 = ["tf_keras>=2.21"]
+KERAS2 = ["tf_keras>=2.16"]
 
 setup(
     name="tf_bnfold",
@@ -29,7 +29,7 @@ setup(
     packages=find_packages(include=["tf_bnfold", "tf_bnfold.*"]),
     package_data={"tf_bnfold": ["py.typed"]},
     python_requires=">=3.10",
-    install_requires=["tensorflow>=2.21", "absl-py", "numpy", "ml-dtypes", "protobuf", "ai-edge-litert"],
+    install_requires=["tensorflow>=2.16.1", "absl-py", "numpy", "ml-dtypes", "protobuf", "ai-edge-litert"],
     extras_require={
         "onnx": ONNX,
         "keras2": KERAS2,

@@ -171,6 +171,11 @@ def test_a_shared_or_fetched_value_stays():
     assert check_fold(read).dilated == ()
 
 
+@pytest.mark.parametrize("name", ["SpaceToBatchND", "Conv2D", "BatchToSpaceND"])
+def test_a_fed_value_stays(name):
+    assert check_fold(lambda: triple(image("fixed"), conv), inputs=[name]).dilated == ()
+
+
 def test_crops_that_only_a_run_tells_stay():
     def graph():
         crop = tf.compat.v1.placeholder(tf.int32, [])

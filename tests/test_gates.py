@@ -85,6 +85,16 @@ def test_every_gate_is_in_make_test(pytestconfig):
 
 FINDS_A_WRONG_FOLD = "tests/test_algebra.py::test_scales_are_multiplied_in_float64"
 
+
+def test_the_oldest_tensorflow_that_is_tested_is_the_oldest_that_installs(pytestconfig):
+    makefile, setup, readme = (
+        (pytestconfig.rootpath / name).read_text(encoding="utf-8") for name in ("Makefile", "setup.py", "README.md")
+    )
+    oldest = re.search(r"^OLDEST := (\S+)$", makefile, re.MULTILINE)[1]
+    assert f'"tensorflow>={oldest}"' in setup
+    assert f"TensorFlow {oldest} " in readme
+
+
 # What `make test` must not let pass: the file, the text in it, and what is planted there.
 FAULTS = {
     "a lint error": ("tf_bnfold/report.py", "import json\n", "import json\nimport os\n", "F401"),

@@ -118,13 +118,14 @@ def _chain(view: View, split: Node) -> _Chain | None:
 
 
 def _only_reader(graph: Graph, node: Node) -> Node | None:
-    """The node that alone reads another one, as its data, and neither of which may have to wait for anything."""
+    """The node that alone reads another one, as its data, where neither waits for anything or is fed."""
     uses = [use for uses in node.readers.values() for use in uses]
     if len(uses) != 1 or uses[0].port != _data_port(uses[0].node, node) or graph.is_fetched(node):
         return None
     reader = uses[0].node
     waits = node.controls or node.followers or reader.controls
-    return None if waits or graph.is_fed(node) or attributes.unknown(reader) else reader
+    fed = graph.is_fed(node) or graph.is_fed(reader)
+    return None if waits or fed or attributes.unknown(reader) else reader
 
 
 def _data_port(reader: Node, node: Node) -> int:
