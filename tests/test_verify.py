@@ -563,3 +563,23 @@ def test_ops_without_a_kernel_here_are_not_verified(folder):
 def test_a_file_that_is_no_tflite_is_not_verified(keras3):
     model = load_saved_model(keras3)
     assert isinstance(verify.verify_tflite(model, b"no flatbuffer", make_samples(model)), NotVerified)
+
+
+def test_a_float_output_beside_an_integer_one_is_judged(folder):
+    """TensorFlow hands all outputs of a signature through one IdentityN."""
+
+    def save(name, factor):
+        weights = tf.Variable(factor * np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32))
+
+        def call(x):
+            return {"best": tf.argmax(x @ weights, 1), "scores": x @ weights}
+
+        return load_saved_model(
+            saved_models.saved(str(folder / name), call, tf.TensorSpec([None, 6], name="x"), variables=[weights])
+        )
+
+    model = save("beside", 1)
+    content = convert_to_tflite(model, work_dir=str(folder / "beside"))
+    wrong = save("beside_wrong", 1.01)
+    finding = verify.verify_tflite(wrong, content, make_samples(wrong))
+    assert finding.failed == ("serving_default: scores",)

@@ -21,8 +21,10 @@ _STEPS = frozenset({
     "QuantizeAndDequantize", "QuantizeAndDequantizeV2", "QuantizeAndDequantizeV3", "QuantizeAndDequantizeV4",
     "CombinedNonMaxSuppression",
 })  # fmt: skip
-# From floats to integers, but not by the values of the floats.
-_OF_SHAPE = frozenset({"Shape", "ShapeN", "Size", "Rank", "TensorListElementShape", "BroadcastGradientArgs"})
+# From floats to integers, but not by the values of the floats. What IdentityN has of each stays apart.
+_AS_IT_IS = frozenset({
+    "IdentityN", "Shape", "ShapeN", "Size", "Rank", "TensorListElementShape", "BroadcastGradientArgs",
+})  # fmt: skip
 # Stateful in TensorFlow's books, yet the same input gives the same output.
 _REPEATABLE = frozenset({
     "Assert", "CheckNumerics", "CheckNumericsV2", "Print", "PrintV2", "HashTable", "HashTableV2", "LookupTableFind",
@@ -61,7 +63,7 @@ def _functions_with(library: Any, condition: Callable[[Any], bool]) -> frozenset
 def _decides(node: Any) -> bool:
     if node.op in _STEPS:
         return any(dtype in _FLOATS for dtype in _input_dtypes(node))
-    if node.op in _OF_SHAPE or node.op in V1_CONTROL_FLOW or any(attr.HasField("func") for attr in node.attr.values()):
+    if node.op in _AS_IT_IS or node.op in V1_CONTROL_FLOW or any(attr.HasField("func") for attr in node.attr.values()):
         return False
     outputs = set(_output_dtypes(node))
     return bool(outputs - _FLOATS - _OPAQUE) and any(dtype in _FLOATS for dtype in _input_dtypes(node))
