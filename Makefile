@@ -6,6 +6,7 @@
 #   make fuzz        damage models at random for SECONDS, ten minutes by default, from the seed FIRST on
 #   make docs        write the pages of docs/ that come from the code
 #   make applications  convert keras.applications beside the stock converter, and write docs/applications.md
+#   make quantisation  quantise the models of MODELS with the fold and without, and write docs/quantisation_table.md
 #   make clean       remove what the others made
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ OLDEST := 2.16.1
 SMOKE  := tests/test_end_to_end.py tests/test_museum.py tests/test_formats_saved_model.py tests/test_formats_tflite.py \
           tests/test_errors_table.py
 
-.PHONY: demo test test-slow test-versions smoke fuzz docs applications clean
+.PHONY: demo test test-slow test-versions smoke fuzz docs applications quantisation clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/make_model.py demo/out/saved_model
@@ -53,8 +54,12 @@ docs: $(VENV)/.demo
 	$(BIN)/python docs/generate.py
 
 # Takes half an hour, and memory for one large model at a time.
-applications: $(VENV)/.demo
+applications: $(VENV)/.test
 	$(BIN)/python benchmarks/applications.py docs/applications.md
+
+MODELS ?= ../shared/models
+quantisation: $(VENV)/.demo
+	$(BIN)/python benchmarks/quantisation.py $(MODELS) docs/quantisation_table.md
 
 clean:
 	rm -rf $(VENV) .venv-oldest .venv-newest demo/out build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

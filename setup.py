@@ -36,6 +36,7 @@ setup(
         "report": [],  # the forms of the report so far need nothing beyond the standard library
         "test": [
             *KERAS2,
+            *ONNX,
             "pytest",
             "pytest-cov",
             "pytest-xdist",

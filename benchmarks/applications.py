@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/applications.py FILE.md [NAME ...]
 
-Each model gets random statistics, is exported by Keras and converted twice. What is counted are the MUL, DIV, ADD and
-SUB of a constant of more than one element: those that a batch norm leaves behind. Each .tflite is run beside the Keras
-model.
+Each model gets random statistics, is exported by Keras and converted twice, to .tflite and to .onnx. What is counted
+are the Mul, Div, Add and Sub of a constant of more than one element: those that a batch norm leaves behind. Each result
+is run beside the Keras model.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import math
 import multiprocessing
 import pathlib
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
+import onnx
+import onnxruntime
 import tensorflow as tf
 from ai_edge_litert import interpreter
 from ai_edge_litert import schema_py_generated as schema
@@ -33,7 +36,9 @@ import tf_bnfold
 
 SCALES = (schema.BuiltinOperator.MUL, schema.BuiltinOperator.DIV)
 OFFSETS = (schema.BuiltinOperator.ADD, schema.BuiltinOperator.SUB)
+ONNX_SCALES, ONNX_OFFSETS = ("Mul", "Div"), ("Add", "Sub", "Sum")
 SIZE = 224
+_PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "tf2onnx", "onnxruntime")
 
 Floats = npt.NDArray[np.float32]
 
@@ -70,7 +75,7 @@ APPLICATIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-    """A .tflite.
+    """A .tflite or .onnx.
 
     Attributes:
       scales: Number of MUL and DIV by a constant of more than one element.
@@ -87,12 +92,14 @@ class Converted:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A model, and its .tflite by the stock converter and by us."""
+    """A model, its .tflite by the stock converter and by us, and its .onnx by tf2onnx alone and by way of us."""
 
     application: Application
     batch_norms: int
     stock: Converted
     ours: Converted
+    stock_onnx: Converted
+    our_onnx: Converted
 
 
 def build(application: Application) -> keras.Model:
@@ -147,6 +154,21 @@ def predict(content: bytes, image: Floats) -> Floats:
     return output
 
 
+def count_affine_onnx(model: onnx.ModelProto, types: Sequence[str]) -> int:
+    """Count the ops of these types, in an .onnx without inner graphs, that read a constant of more than one element."""
+    constants = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
+    return sum(
+        node.op_type in types and max((constants.get(name, 0) for name in node.input), default=0) > 1
+        for node in model.graph.node
+    )
+
+
+def tf2onnx_alone(saved_model: pathlib.Path, file: pathlib.Path) -> None:
+    """Convert a SavedModel as tf2onnx's users do, in a process of its own."""
+    command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(saved_model), "--output", str(file)]
+    subprocess.run([*command, "--signature_def", "serving_default"], check=True, capture_output=True)
+
+
 def measure(application: Application) -> Row:
     """Build, export and convert a model in both ways, and look at the results."""
     model = build(application)
@@ -154,36 +176,58 @@ def measure(application: Application) -> Row:
     image = np.random.default_rng(1).uniform(0, 255 if rescales else 1, (1, SIZE, SIZE, 3)).astype(np.float32)
     expected = np.asarray(model(image, training=False))
 
+    def error(result: Floats) -> float:
+        return float(np.abs(result - expected).max() / np.abs(expected).max())
+
     def converted(content: bytes) -> Converted:
-        error = np.abs(predict(content, image) - expected).max() / np.abs(expected).max()
         ops = sum(1 for _ in _ops(schema.ModelT.InitFromPackedBuf(content)))
-        return Converted(count_affine(content, SCALES), count_affine(content, OFFSETS), ops, float(error))
+        return Converted(
+            count_affine(content, SCALES), count_affine(content, OFFSETS), ops, error(predict(content, image))
+        )
+
+    def converted_onnx(file: pathlib.Path) -> Converted:
+        model = onnx.load(file)
+        session = onnxruntime.InferenceSession(file)
+        (result,) = session.run(None, {session.get_inputs()[0].name: image})
+        scales, offsets = (count_affine_onnx(model, types) for types in (ONNX_SCALES, ONNX_OFFSETS))
+        return Converted(scales, offsets, len(model.graph.node), error(result))
 
     with tempfile.TemporaryDirectory() as folder:
         saved_model, tflite = pathlib.Path(folder, "saved_model"), pathlib.Path(folder, "model.tflite")
+        alone, ours = pathlib.Path(folder, "alone.onnx"), pathlib.Path(folder, "model.onnx")
         model.export(saved_model, verbose=False)
         stock = tf.lite.TFLiteConverter.from_saved_model(str(saved_model)).convert()
         tf_bnfold.convert(saved_model, tflite, tf_bnfold.Options(verify=False))
-        return Row(application, len(_batch_norms(model)), converted(stock), converted(tflite.read_bytes()))
+        tf_bnfold.convert(saved_model, ours, tf_bnfold.Options(verify=False))
+        tf2onnx_alone(saved_model, alone)
+        return Row(
+            application,
+            len(_batch_norms(model)),
+            converted(stock),
+            converted(tflite.read_bytes()),
+            converted_onnx(alone),
+            converted_onnx(ours),
+        )
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return the page."""
-    packages = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "ai-edge-litert")}
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
     versions = {"tf_bnfold": tf_bnfold.__version__, "Python": platform.python_version(), **packages}
     positive = " and ".join(row.application.name for row in rows if row.application.pre_activation)
     listed = "\n".join(map(_line, rows))
-    return f"""# What stays in the .tflite
+    return f"""# What stays in the .tflite and the .onnx
 
 `make applications` writes this page: models of keras.applications with random statistics, exported by `model.export`
-and converted by the stock converter and by tf_bnfold. Counted are the ops of the .tflite that a batch norm may leave
-behind: Mul (with Div) and Add (with Sub) of a constant of more than one element. The error is max|a-b| / max|b| of the
-.tflite's logits beside those of the Keras model, on one random image.
+and converted by the stock converter and by tf_bnfold; and through tf2onnx, by itself and behind tf_bnfold. Counted are
+the ops that a batch norm may leave behind: Mul (with Div) and Add (with Sub) of a constant of more than one element.
+The error is max|a-b| / max|b| of the logits beside those of the Keras model, on one random image.
 
 {datetime.date.today().isoformat()}; {", ".join(f"{name} {version}" for name, version in versions.items())}.
 
-| model | batch norms | stock: Mul / Add | ops | error | tf_bnfold: Mul / Add | ops | error |
-|---|---|---|---|---|---|---|---|
+| model | batch norms | stock: Mul / Add | ops | error | tf_bnfold: Mul / Add | ops | error \
+| tf2onnx: Mul / Add | ops | error | tf_bnfold, tf2onnx: Mul / Add | ops | error |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 {listed}
 
 Gamma is above zero in {positive or "none"}, since only such a scale passes the ReLU between batch norm and
@@ -194,7 +238,7 @@ or zero padding, and that no branch before it takes.
 
 def _line(row: Row) -> str:
     cells = [row.application.name, str(row.batch_norms)]
-    for side in (row.stock, row.ours):
+    for side in (row.stock, row.ours, row.stock_onnx, row.our_onnx):
         cells += [f"{side.scales} / {side.offsets}", str(side.ops), f"{side.error:.0e}"]
     return f"| {' | '.join(cells)} |"
 

@@ -1,4 +1,4 @@
-"""Write docs/laws.md and docs/reasons.md from the code.
+"""Write docs/flags.md, docs/laws.md and docs/reasons.md from the code.
 
 Usage: python docs/generate.py
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_bnfold import flag_groups
 from tf_bnfold.algebra.channels import Joins, Law, Needs
 from tf_bnfold.fold import laws, sinks
 from tf_bnfold.graph.view import View
@@ -216,7 +217,29 @@ graphs linear ops have constant weights and pad nothing unless it says so; `test
 """
 
 
-PAGES = {"laws.md": laws_page, "reasons.md": reasons_page}
+def flags_page() -> str:
+    """Return docs/flags.md."""
+    groups = "\n\n".join(
+        f"## {title}\n\n| flag | what it does |\n|---|---|\n"
+        + "\n".join(line(f"`{flag.usage}`", _sentence(flag.text)) for flag in group)
+        for title, group in flag_groups.GROUPS.items()
+    )
+    return f"""{HEAD}
+
+# Flags
+
+A flag is written as `--name value` or `--name=value`; one that is on is turned off by `--noname`. Lists are
+separated by commas. `--flagfile` reads flags from a file, one a line; of a flag that is given twice, the later counts.
+
+{groups}
+"""
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+PAGES = {"flags.md": flags_page, "laws.md": laws_page, "reasons.md": reasons_page}
 
 
 def main() -> None:

@@ -76,6 +76,9 @@ FLAGS: Mapping[str, Callable[[Place], Args]] = {
     "two inputs": lambda p: p.args(saved_model=p.model, frozen_graph=p.graph),
     "an unknown flag": lambda p: p.args("--tflite_file=x"),
     "an argument that is no flag": lambda p: p.args("model"),
+    "a way to quantise that is none": lambda p: p.args(quantize="int4"),
+    "int8 without data": lambda p: p.args(quantize="int8"),
+    "a type that dynamic does not admit": lambda p: p.args(quantize="dynamic", inference_input_type="int8"),
     "a number that is none": lambda p: p.args(rtol="small"),
     "a pattern that is none": lambda p: p.args(keep="["),
     "a shape that is none": lambda p: p.args(input_shapes="image:a,b"),
@@ -196,6 +199,18 @@ DATA: Mapping[str, Callable[[Place], Args]] = {
     "data without rows": lambda p: p.args(representative_data=p.npz(image=np.ones((0, 4, 4, 3)))),
     "data with NaN": lambda p: p.args(representative_data=p.npz(image=np.full((1, 4, 4, 3), np.nan))),
     "data that declares 2**40 elements": lambda p: p.args(representative_data=_declaring(p)),
+    "data that is an empty folder": lambda p: p.args(representative_data=p.empty("empty")),
+    "data of arrays and pictures": lambda p: [
+        np.save(p.empty("mixed") / "image.npy", np.ones((1, 4, 4, 3))),
+        p.file("mixed/a.png", PNG),
+        *p.args(representative_data=p.folder / "mixed"),
+    ][2:],
+    "a picture that is none": lambda p: [
+        p.file("pictures/a.png", PNG) if p.empty("pictures") else "",
+        *p.args(representative_data=p.folder / "pictures"),
+    ][1:],
+    "data that is no TFRecord": lambda p: p.args(representative_data=p.file("a.tfrecord", b"dear me" * 9)),
+    "one picture for a folder of them": lambda p: p.args(representative_data=p.file("a.png", PNG)),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import onnx
 import tensorflow as tf
 
 from benchmarks import applications
@@ -30,6 +31,9 @@ GOALS = {
 }
 
 
+ZERO = Converted(0, 0, 0, 0.0)
+
+
 def test_constants_of_more_than_one_element_are_counted():
     vector = np.arange(1, 5, dtype=np.float32)
 
@@ -47,14 +51,31 @@ def test_constants_of_more_than_one_element_are_counted():
 
 
 def test_a_row():
-    row = Row(Application("Net", pre_activation=True), 7, Converted(3, 4, 50, 1.2e-6), Converted(0, 2, 45, 0.0))
-    page = applications.table([row])
-    assert "| Net | 7 | 3 / 4 | 50 | 1e-06 | 0 / 2 | 45 | 0e+00 |" in page
+    tflite, onnx = (Converted(3, 4, 50, 1.2e-6), Converted(0, 2, 45, 0.0)), (Converted(5, 6, 60, 0.1), ZERO)
+    page = applications.table([Row(Application("Net", pre_activation=True), 7, *tflite, *onnx)])
+    row = "| Net | 7 | 3 / 4 | 50 | 1e-06 | 0 / 2 | 45 | 0e+00 | 5 / 6 | 60 | 1e-01 | 0 / 0 | 0 | 0e+00 |"
+    assert row in page
+    heads = [line for line in page.splitlines() if line.startswith(("| model", "|---"))]
+    assert [head.count("|") for head in heads] == [row.count("|")] * 2
     assert "Gamma is above zero in Net, since" in page
 
 
 def test_the_committed_page_reaches_its_goals(pytestconfig):
     page = (pytestconfig.rootpath / "docs" / "applications.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\w+) \| \d+ \| (.*) \| \d+ \| (.*) \| (.*) \| \d+ \| (.*) \|$", page, re.MULTILINE)
+    count, error = r"(\d+ / \d+) \| \d+", r"(\S+)"
+    rows = re.findall(rf"^\| (\w+) \| \d+ \| {count} \| {error} \| {count} \| {error} \|", page, re.MULTILINE)
     assert {name: (stock, ours) for name, stock, _, ours, _ in rows} == GOALS
     assert all(float(error) < 1e-4 for row in rows for error in (row[2], row[4]))
+
+
+def test_constants_of_an_onnx_are_counted():
+    def op(kind: str, *inputs: str) -> onnx.NodeProto:
+        return onnx.helper.make_node(kind, list(inputs), [f"{kind}_{'_'.join(inputs)}"])
+
+    vector = onnx.numpy_helper.from_array(np.arange(4, dtype=np.float32), "vector")
+    scalar = onnx.numpy_helper.from_array(np.float32(3), "scalar")
+    nodes = [op("Mul", "x", "vector"), op("Div", "vector", "x"), op("Mul", "x", "scalar"), op("Add", "x", "vector")]
+    graph = onnx.helper.make_graph([*nodes, op("Add", "x", "x")], "graph", [], [], [vector, scalar])
+    model = onnx.helper.make_model(graph)
+    assert applications.count_affine_onnx(model, applications.ONNX_SCALES) == 2
+    assert applications.count_affine_onnx(model, applications.ONNX_OFFSETS) == 1

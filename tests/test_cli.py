@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tf_bnfold import cli
+from tf_bnfold import cli, worker
 from tf_bnfold.outputs import PREFIX
 from tf_bnfold.version import __version__
 
@@ -160,6 +160,62 @@ def test_a_terminal_sees_the_step_and_colours_and_the_step_goes_away(folder, pip
     assert "tf_bnfold: converting to TFLite ..." in before
     assert after.startswith("\033[1;33mNo batch norm found.\033[0m")
     assert (folder / "out.tflite").read_bytes() == b"new"
+
+
+def on_terminal(*args: str) -> str:
+    """Run the command on a terminal; return what that has seen."""
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "tf_bnfold", "--saved_model=model", "--tflite=out.tflite", *args]
+    with subprocess.Popen(command, stdout=end, stderr=end, env={**os.environ, "TERM": "xterm"}) as process:
+        os.close(end)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while chunk := os.read(terminal, 4096):
+                shown += chunk
+    os.close(terminal)
+    assert process.returncode == 0
+    return shown.decode()
+
+
+CALIBRATING = """
+with clock.step('convert'):
+    for number in range(1, 6):
+        clock.progress(number, 5)
+    clock.progress(7, None)
+on_report(place(request, clock))
+"""
+
+
+def test_a_terminal_sees_how_far_calibration_is(pipeline):
+    pipeline(CALIBRATING)
+    shown = on_terminal()
+    assert f"\r\033[Ktf_bnfold: calibrating [{'=' * 6}{' ' * 24}] 1/5" in shown
+    assert f"\r\033[Ktf_bnfold: calibrating [{'=' * 30}] 5/5" in shown
+    assert "calibrating" not in shown.split("No batch norm found.")[1]
+    assert "calibrating" not in on_terminal("--verbosity=-1")
+
+
+def test_progress_is_for_terminals(pipeline, capfd):
+    pipeline(CALIBRATING)
+    assert convert() == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_a_bar_needs_an_end():
+    assert cli._bar(worker.Progress(7, None)) == "calibrating: 7 inputs"
+    assert cli._bar(worker.Progress(1, 2)) == f"calibrating [{'=' * 15}{' ' * 15}] 1/2"
+
+
+def test_progress_is_told_seldom_but_its_end_always(monkeypatch):
+    told, now = [], [0.0]
+    monkeypatch.setattr(worker.time, "monotonic", lambda: now[0])
+    tell = worker._Seldom(lambda done, of: told.append(done))
+    for done in range(1, 101):
+        now[0] += 0.01
+        tell(done, 100)
+    assert told[0] == 1
+    assert told[-1] == 100
+    assert len(told) == 11
 
 
 def test_verbosity_minus_one_is_silent(pipeline, capfd):

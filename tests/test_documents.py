@@ -8,6 +8,7 @@ from pathlib import Path
 
 import bad_models
 import in_process
+import numpy as np
 import pytest
 
 from tf_bnfold import cli, flags
@@ -37,7 +38,8 @@ def test_links_lead_somewhere(document):
 
 
 def save_models(folder: Path) -> None:
-    """Write a SavedModel of images of any size, and a frozen graph."""
+    """Write a SavedModel of images of any size, a Keras model, and a frozen graph."""
+    import keras
     import saved_models
     import tensorflow as tf
 
@@ -50,6 +52,8 @@ def save_models(folder: Path) -> None:
     spec = tf.TensorSpec([None, None, None, 3], name="image")
     for name in ("my_model", "demo/out/saved_model"):
         saved_models.saved(str(folder / name), logits, spec, variables=[weights])
+    keras.Model(*saved_models.conv_net(keras.layers)).save(folder / "my_model.keras")
+    np.savez(folder / "samples.npz", image=np.random.default_rng(0).normal(size=(20, 8, 8, 3)))
     (folder / "my_model.pb").write_bytes(bad_models.frozen_model().SerializeToString())
 
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import bad_inputs
+import bad_keras
 import bad_models
 import in_process
 import pytest
@@ -37,7 +38,14 @@ def rows() -> list[Row]:
     return [Row(given, says.strip("`").replace("\\|", "|"), int(code)) for given, says, code in found]
 
 
-TABLES = (bad_inputs.FLAGS, bad_inputs.PATHS, bad_inputs.SAVED_MODEL, bad_inputs.DATA, bad_inputs.OUTPUTS)
+TABLES = (
+    bad_inputs.FLAGS,
+    bad_inputs.PATHS,
+    bad_inputs.SAVED_MODEL,
+    bad_inputs.DATA,
+    bad_inputs.OUTPUTS,
+    bad_keras.KERAS,
+)
 SIMPLE = {given: make for table in TABLES for given, make in table.items()}
 
 

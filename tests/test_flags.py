@@ -36,13 +36,16 @@ def test_every_flag_arrives():
             "rate = 1e-3",
             "--set_input=s=[[1,2],[3,4]]",
         ),
-        *("--set_input=p=(True, False)",),
+        *("--set_input=p=(True, False)", "--quantize=int8", "--inference_input_type=int8"),
+        *("--inference_output_type=uint8", "--calibration_samples=9", "--min_sqnr=20", "--image_mean=1,2.5,3"),
+        *("--image_std=58", "--onnx=t.onnx", "--opset=17", "--allow_unsafe_deserialization"),
     )
     assert dataclasses.replace(request, command=()) == Request(
         saved_model="m",
         tflite="t",
         output_saved_model="o",
         output_graph="g.pb",
+        onnx="t.onnx",
         report="r.json",
         options=Options(
             signature_keys=("x", "y"),
@@ -52,9 +55,18 @@ def test_every_flag_arrives():
             output_nodes=("c",),
             set_input={"phase_train": False, "n": 3, "rate": 1e-3, "s": [[1, 2], [3, 4]], "p": (True, False)},
             allow_custom_ops=True,
+            allow_unsafe_deserialization=True,
+            opset=17,
             widen_to_float32=True,
             allow_select_tf_ops=True,
             representative_data="d.npz",
+            image_mean=(1.0, 2.5, 3.0),
+            image_std=(58.0,),
+            quantize="int8",
+            inference_input_type="int8",
+            inference_output_type="uint8",
+            calibration_samples=9,
+            min_sqnr=20.0,
             rtol=1e-5,
             keep="bn_[12]",
             fail_if_unfolded=True,
@@ -68,6 +80,10 @@ def test_every_flag_arrives():
 def test_a_frozen_graph_is_the_other_input():
     request = ask("--frozen_graph=~/g.pb", "--dry_run")
     assert (request.saved_model, request.frozen_graph) == ("", os.path.expanduser("~/g.pb"))
+
+
+def test_a_keras_file_is_another():
+    assert ask("--keras_model=~/net.h5", "--onnx=n").keras_model == os.path.expanduser("~/net.h5")
 
 
 def test_a_report_is_output_enough():
@@ -98,11 +114,16 @@ def test_every_option_has_a_flag():
         (["--tflite"], "Missing value for flag --tflite"),
         (["--tflite", "--dry_run", "--saved_model=m"], "--tflite has no value: '--dry_run' is read as one"),
         (["--flagfile=no.cfg"], "--flagfile=no.cfg: can't be read: .*no.cfg"),
-        (["--tflite=t"], "no input: give --saved_model DIR or --frozen_graph FILE.pb"),
+        (["--tflite=t"], "no input: give --saved_model DIR, --keras_model FILE or --frozen_graph FILE.pb"),
         (
             ["--saved_model=m", "--frozen_graph=g", "--dry_run"],
             "two inputs: give one of --saved_model and --frozen_graph",
         ),
+        (
+            ["--saved_model=m", "--keras_model=k.h5", "--dry_run"],
+            "two inputs: give one of --saved_model and --keras_model",
+        ),
+        (["--saved_model=m", "--onnx=o", "--opset=8"], "--opset=8"),
         (["--frozen_graph=g", "--dry_run", "--signature_keys=a"], "--signature_keys: a frozen graph has no signatures"),
         (["--saved_model=m", "--dry_run", "--set_input=x"], "--set_input=x: give NAME=VALUE"),
         (["--saved_model=m", "--dry_run", "--set_input=x="], "--set_input=x=: give NAME=VALUE"),
@@ -114,7 +135,12 @@ def test_every_option_has_a_flag():
         (["--saved_model=m", "--dry_run", "--keep=["], r"--keep=\[: not a regular expression: unterminated"),
         (["--saved_model=m", "--dry_run", "--rtol=0"], "--rtol=0.0: give a number above zero"),
         (["--saved_model=m", "--dry_run", "--rtol=nan"], "--rtol=nan: give a number above zero"),
-        (["--saved_model=m", "--dry_run", "--noverify", "--representative_data=d"], "read by verification only"),
+        (["--saved_model=m", "--dry_run", "--noverify", "--representative_data=d"], "read by verification, and by"),
+        (["--saved_model=m", "--tflite=t", "--quantize=int4"], "--quantize=int4: give one of none, dynamic"),
+        (["--saved_model=m", "--tflite=t", "--quantize=int8"], "--quantize=int8 needs inputs to calibrate on"),
+        (["--saved_model=m", "--dry_run", "--image_mean=grey"], "--image_mean=grey: give one number, or one per cha"),
+        (["--saved_model=m", "--dry_run", "--image_std=0"], "--image_std: give one number, or one per channel"),
+        (["--saved_model=m", "--dry_run", "--calibration_samples=0"], "--calibration_samples=0: give a number above"),
         (["--saved_model=m", "--dry_run", "--input_shapes=i:1,x"], "--input_shapes=i:1,x: give NAME:DIMENSIONS"),
         (["--saved_model=m", "--dry_run", "--input_shapes=i:1,-2"], "give NAME:DIMENSIONS"),
         (["--saved_model=m", "--dry_run", "--input_shapes=1,2"], "give NAME:DIMENSIONS"),

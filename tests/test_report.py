@@ -9,7 +9,7 @@ import pytest
 
 from tf_bnfold.outcome import Kind, Outcome, Status
 from tf_bnfold.reasons import Reason, Refusal
-from tf_bnfold.report import Measurement, Report, Result, Run, Size
+from tf_bnfold.report import Measurement, OutputQuality, Report, Result, Run, Sink, Size
 
 FOLDED = Outcome("bn1", ("bn1",), "FusedBatchNormV3", Kind.BATCH_NORM, 8, Status.UP, ("conv1",), ("relu",))
 PARTLY = Outcome(
@@ -22,20 +22,26 @@ KEPT = Outcome(
 )  # fmt: skip
 AFFINE = Outcome("scale", ("scale",), "Mul", Kind.AFFINE, 3, Status.DOWN, ("conv5",))
 
+QUALITY = (OutputQuality("serve: out", 0.01, 41.5, 0.96, 10.0), OutputQuality("serve: best", None, None, None, None))
+
 REPORT = Report(
     Result(
         (FOLDED, PARTLY, KEPT, AFFINE),
         before=Size({"FusedBatchNormV3": 2, "Conv2D": 5}, 1000),
         after=Size({"Conv2D": 5, "FusedBatchNormV3": 1}, 900),
         tflite=Size({"CONV_2D": 5}, 800),
+        onnx=Size({"Conv": 5, "Relu": 4}, 850),
         notes=("The function f was inlined.",),
+        sinks=(Sink("conv1", "Conv2D", "", 8, 1.50049, 12.0),),
     ),
     Run(
         command=("tf_bnfold", "--saved_model=m"),
         versions={"tf_bnfold": "0.1.0"},
         seconds={"load": 1.23456},
         measurements=(
-            Measurement("folded graph with SavedModel", True, 4, 3, 1, 1e-7, 1e-3, "out:0", {"argmax:0": 0.25}),
+            Measurement(
+                "folded graph with SavedModel", True, 4, 3, 1, 1e-7, 1e-3, "out:0", {"argmax:0": 0.25}, "", QUALITY
+            ),
             Measurement(".tflite with folded graph", False, note="it can't run here"),
         ),
         outputs={"tflite": "m.tflite"},
@@ -76,12 +82,20 @@ def test_a_site_says_all_that_its_outcome_says():
     assert affine["kind"] == "affine"
 
 
+def test_sinks_have_the_spread_of_their_weights():
+    assert json.loads(REPORT.to_json())["result"]["sinks"] == [
+        {"name": "conv1", "op": "Conv2D", "function": "", "channels": 8, "spread": {"before": 1.5, "after": 12.0}}
+    ]
+
+
 def test_sizes_are_before_and_after():
     result = json.loads(REPORT.to_json())["result"]
     assert result["graph"]["before"] == {"total": 7, "bytes": 1000, "ops": {"Conv2D": 5, "FusedBatchNormV3": 2}}
     assert result["graph"]["after"]["total"] == 6
     assert result["tflite"] == {"total": 5, "bytes": 800, "ops": {"CONV_2D": 5}}
-    assert Report(Result((), Size({}, 0), Size({}, 0))).to_dict()["result"]["tflite"] is None
+    assert result["onnx"] == {"total": 9, "bytes": 850, "ops": {"Conv": 5, "Relu": 4}}
+    empty = Report(Result((), Size({}, 0), Size({}, 0))).to_dict()["result"]
+    assert empty["tflite"] is empty["onnx"] is None
 
 
 def test_equal_results_give_equal_bytes_whatever_the_run():
@@ -106,6 +120,10 @@ def test_run_says_how_it_was_got():
         "worst": "out:0",
         "differing": {"argmax:0": 0.25},
         "note": "",
+        "quantised": [
+            {"name": "serve: out", "error": 0.01, "sqnr": 41.5, "top1": 0.96, "floor": 10.0},
+            {"name": "serve: best", "error": None, "sqnr": None, "top1": None, "floor": None},
+        ],
     }
     assert (failed["verified"], failed["error"]) == (False, None)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
 from tf_bnfold.outcome import Kind, Outcome, Status
 from tf_bnfold.reasons import Reason, Refusal
-from tf_bnfold.report import Measurement, Report, Result, Run, Size
+from tf_bnfold.report import Measurement, OutputQuality, Report, Result, Run, Size
 from tf_bnfold.table import table
 
 NONE = Size({}, 0)
@@ -36,6 +37,7 @@ def test_a_whole_report():
             before=Size({"FusedBatchNormV3": 4, "Conv2D": 5}, 10000),
             after=Size({"FusedBatchNormV3": 2, "Conv2D": 5, "AddV2": 1}, 9000),
             tflite=Size({"CONV_2D": 5, "ADD": 1}, 8000),
+            onnx=Size({"Conv": 5, "Add": 1}, 8500),
             notes=("The function f was inlined.",),
         ),
         Run(
@@ -74,6 +76,8 @@ ops                      9      8
 bytes               10,000  9,000
 
 TFLite: 8,000 bytes, 6 ops: 5 CONV_2D, 1 ADD
+
+ONNX: 8,500 bytes, 6 ops: 5 Conv, 1 Add
 
 Verified
   SavedModel and folded graph: largest error 1.2e-07 at out:0, within the limit
@@ -148,3 +152,27 @@ def test_one_failed_comparison_makes_it_not_verified():
 
 def test_equal_is_said_in_words():
     assert "a and b: no difference" in text(run=Run(measurements=(Measurement("a and b", True, error=0.0),)))
+
+
+def test_outputs_of_a_quantised_model_come_worst_first():
+    outputs = (
+        OutputQuality("serve: a", 0.012, 38.25, 0.984, 10.0),
+        OutputQuality("serve: b", 0.5, 4.5, None, 10.0),
+        OutputQuality("serve: c", 0.0, None, 1.0, 10.0),
+        OutputQuality("serve: best", None, None, None, None),
+        *(OutputQuality(f"serve: {n}", 0.001, 50.0, None, None) for n in range(9)),
+    )
+    measured = Measurement("int8 .tflite with the folded graph", False, samples=3, quantised=outputs)
+    lines = text(run=Run(measurements=(measured,)), width=120).splitlines()
+    start = lines.index("Not verified")
+    assert lines[start + 1 : start + 4] == [
+        "  int8 .tflite with the folded graph, 3 runs",
+        "    serve: b: largest error 5.0e-01, SQNR 4.5 dB, BELOW the floor 10 dB",
+        "    serve: a: largest error 1.2e-02, SQNR 38.2 dB, same top class in 98.4%",
+    ]
+    assert lines[start + 12] == "    ... and 3 better ones; --report FILE.json has them all"
+    few = Measurement("int8", True, samples=1, quantised=outputs[2:4])
+    shown = text(run=Run(measurements=(few,)), width=120)
+    assert "    serve: c: no difference, same top class in 100.0%\n    serve: best: integers\n" in shown
+    broken = Measurement("int8", False, samples=1, quantised=(OutputQuality("serve: a", math.inf, None, None, None),))
+    assert "    serve: a: values that are not finite" in text(run=Run(measurements=(broken,)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tf_bnfold.errors import FlagError, InputError, OutputError
 from tf_bnfold.options import Options, Request
-from tf_bnfold.targets import check_paths, targets
+from tf_bnfold.targets import check_paths, targets, work_folder
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -40,9 +41,11 @@ def ask(**paths: object) -> Request:
         {"tflite": "file"},
         {"saved_model": "", "frozen_graph": "file", "output_graph": "new.pb"},
         {"output_saved_model": "new"},
+        {"saved_model": "", "keras_model": "net.keras", "tflite": "new", "onnx": "new.onnx"},
         {"output_saved_model": "other_model", "overwrite": True},
         {"tflite": "a", "output_saved_model": "b", "report": "c.json"},
         {"tflite": "missing/a", "dry_run": True},
+        {"tflite": "new.tflite", "representative_data": "full"},
     ],
 )
 def test_what_can_be_written_passes(paths):
@@ -63,9 +66,28 @@ def test_what_can_be_written_passes(paths):
         ({"output_graph": "full"}, OutputError, "--output_graph=full: a folder; give the name of a file"),
         ({"saved_model": "nope"}, InputError, "--saved_model=nope: no such folder"),
         ({"saved_model": "file"}, InputError, "a file, not a SavedModel folder; give its folder"),
-        ({"saved_model": "net.keras"}, InputError, r"model\.export\(DIR\)"),
+        ({"saved_model": "net.keras"}, InputError, "a file, not a SavedModel folder; give --keras_model=net.keras"),
+        ({"saved_model": "", "keras_model": "no.keras"}, InputError, "--keras_model=no.keras: no such file"),
+        (
+            {"saved_model": "", "keras_model": "file"},
+            InputError,
+            "--keras_model=file: Keras tells the form by the suffix",
+        ),
+        (
+            {"saved_model": "", "keras_model": "net.keras", "onnx": "net.keras"},
+            FlagError,
+            "--onnx=net.keras: overlaps --keras_model=",
+        ),
+        ({"onnx": "missing/a"}, OutputError, "--onnx=missing/a: the folder .*missing does not exist; make it"),
+        ({"onnx": "a", "tflite": "a"}, FlagError, "--onnx=a: overlaps --tflite="),
         ({"saved_model": "full"}, InputError, "no saved_model.pb in it; give the folder that holds it"),
         ({"saved_model": "."}, InputError, "did you mean model?"),
+        ({"representative_data": "/dev/null"}, InputError, "--representative_data=/dev/null: not a regular file"),
+        (
+            {"tflite": "full/a", "representative_data": "full"},
+            FlagError,
+            "--tflite=full/a: overlaps --representative_da",
+        ),
         ({"representative_data": "no.npz"}, InputError, "--representative_data=no.npz: no such file"),
         ({"report": "r.html"}, FlagError, "--report=r.html: the suffix decides the form; give .json"),
         ({"tflite": "model/a"}, FlagError, "--tflite=model/a: overlaps --saved_model="),
@@ -101,6 +123,15 @@ def test_a_folder_that_is_not_writable_is_refused(monkeypatch):
 def test_a_dry_run_writes_its_report_and_no_model():
     request = ask(tflite="a", output_saved_model="b", report="c.json", dry_run=True)
     assert targets(request) == {"report": "c.json"}
+
+
+def test_files_that_are_no_output_lie_beside_one():
+    assert work_folder(ask(tflite="full/a")) == str(Path("full").resolve())
+    assert work_folder(ask(tflite="full/a", dry_run=True)) == tempfile.gettempdir()
+
+
+def test_an_object_is_no_path():
+    check_paths(ask(saved_model="", tflite="a"), exported=True)
 
 
 def test_targets_are_named_by_flag():

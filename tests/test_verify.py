@@ -13,6 +13,7 @@ from tensorflow.python.framework import tensor_util
 
 from tf_bnfold import verify
 from tf_bnfold.errors import InputError, VerificationError
+from tf_bnfold.formats.representative import open_source
 from tf_bnfold.formats.saved_model import load_saved_model
 from tf_bnfold.formats.tflite import convert_to_tflite
 from tf_bnfold.verify.inner import _batches, _thinned
@@ -351,14 +352,14 @@ def npz(folder, name, **arrays) -> str:
 def test_representative_data_is_cut_into_batches(folder, keras3):
     model = load_saved_model(keras3)
     image = np.random.default_rng(0).normal(size=(70, 6, 6, 3))
-    (first, second) = make_samples(model, npz(folder, "seventy", image=image))["serving_default"]
+    first, second = make_samples(model, open_source(npz(folder, "seventy", image=image)))["serving_default"]
     assert first["image"].shape == second["image"].shape == (32, 6, 6, 3)
     assert first["image"].dtype == np.float32
     fixed = saved_models.saved(
         str(folder / "fixed"), lambda x, k: {"y": k * x}, tf.TensorSpec([2, 3], name="x"), tf.TensorSpec([], name="k")
     )
     file = npz(folder, "five", x=np.arange(15.0).reshape(5, 3), k=np.float32(2))
-    samples = make_samples(load_saved_model(fixed), file)["serving_default"]
+    samples = make_samples(load_saved_model(fixed), open_source(file))["serving_default"]
     assert [each["x"][0, 0] for each in samples] == [0, 6]
     assert all(each["k"] == 2 for each in samples)
 
@@ -368,7 +369,7 @@ def test_representative_data_that_does_not_fit_is_named(folder, keras3):
 
     def message(path) -> str:
         with pytest.raises(InputError) as caught:
-            make_samples(model, str(path))
+            make_samples(model, open_source(str(path)))
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -376,7 +377,7 @@ def test_representative_data_that_does_not_fit_is_named(folder, keras3):
     (folder / "text.npz").write_text("text")
     assert "is no .npz archive" in message(folder / "text.npz")
     np.save(folder / "array.npy", np.ones(3))
-    assert "no .npz archive" in message(folder / "array.npy")
+    assert "give the folder that holds it" in message(folder / "array.npy")
     assert "no array image for signature serve; it has: picture" in message(npz(folder, "name", picture=np.ones(3)))
     wrong = np.ones((2, 5, 6, 3))
     assert "shape [2, 5, 6, 3], but the input is [None, 6, 6, 3]" in message(npz(folder, "shape", image=wrong))
@@ -553,7 +554,7 @@ def test_ops_without_a_kernel_here_are_not_verified(folder):
     path = saved_models.saved(str(folder / "kernel"), call, tf.TensorSpec([1], name="x"))
     frozen = load_saved_model(path)
     assert "No OpKernel was registered" in make_samples(frozen).reason
-    samples = make_samples(frozen, npz(folder, "kernel", x=np.ones(1, np.float32)))
+    samples = make_samples(frozen, open_source(npz(folder, "kernel", x=np.ones(1, np.float32))))
     findings = verify.verify_saved_model(path, frozen.tags, frozen, frozen, samples)
     with pytest.raises(VerificationError, match=r"the SavedModel can not take the inputs: .*No OpKernel") as caught:
         verify.require_verified(findings)

@@ -14,6 +14,7 @@ from tf_bnfold.report import Report
 from tf_bnfold.version import __version__
 
 if TYPE_CHECKING:
+    from tf_bnfold import lite
     from tf_bnfold.api import FoldResult, convert, fold_graph_def, fold_saved_model
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "convert",
     "fold_graph_def",
     "fold_saved_model",
+    "lite",
 ]
 
 _LAZY = ("FoldResult", "convert", "fold_graph_def", "fold_saved_model")
@@ -33,6 +35,8 @@ _LAZY = ("FoldResult", "convert", "fold_graph_def", "fold_saved_model")
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module("tf_bnfold.api"), name)
+    if name == "lite":
+        return importlib.import_module("tf_bnfold.lite")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

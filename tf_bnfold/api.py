@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from tf_bnfold import pipeline
 from tf_bnfold.fold import fold_graph
+from tf_bnfold.formats.objects import export_object
 from tf_bnfold.graph.view import GraphDef
 from tf_bnfold.options import Options, Request
 from tf_bnfold.report import Report
+from tf_bnfold.targets import KERAS_SUFFIXES
 
 _GRAPH_SUFFIXES = (".pb", ".pbtxt")
+_ONNX_SUFFIX = ".onnx"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,18 +56,18 @@ def fold_graph_def(
     """
     chosen = options or Options()
     folding = fold_graph(graph_def, outputs, inputs or (), chosen.keep)
-    return FoldResult(folding.graph_def, Report(pipeline.result_of(graph_def, folding)))
+    return FoldResult(folding.graph_def, Report(pipeline.result_of(graph_def, folding, inputs=inputs or ())))
 
 
 def fold_saved_model(
-    saved_model: str | os.PathLike[str],
+    model: Any,
     output: str | os.PathLike[str] | None = None,
     options: Options | None = None,
 ) -> Report:
-    """Fold a SavedModel, verify the result and write it as a SavedModel.
+    """Fold a model, verify the result and write it as a SavedModel.
 
     Args:
-      saved_model: Folder of the SavedModel.
+      model: What `convert` takes.
       output: Folder to write; by default none is written, and there is only the report.
       options: How to read, fold, verify and write.
 
@@ -75,19 +80,22 @@ def fold_saved_model(
     chosen = options or Options()
     target = "" if output is None else os.fspath(output)
     chosen = chosen if target else dataclasses.replace(chosen, dry_run=True)
-    return pipeline.run(Request(os.fspath(saved_model), output_saved_model=target, options=chosen))
+    return _run(model, Request(output_saved_model=target, options=chosen))
 
 
 def convert(
-    model: str | os.PathLike[str],
-    tflite: str | os.PathLike[str],
+    model: Any,
+    output: str | os.PathLike[str],
     options: Options | None = None,
 ) -> Report:
-    """Fold a model, verify the result, convert it, verify that, and write the .tflite.
+    """Fold a model, verify the result, convert it, verify that, and write the .tflite or .onnx.
 
     Args:
-      model: Folder of a SavedModel, or file of a frozen graph, which ends in .pb or .pbtxt.
-      tflite: File to write.
+      model: A path: the folder of a SavedModel, the file of a frozen graph, which ends in .pb or .pbtxt, or the file of
+        a Keras model, which ends in .keras, .h5 or .hdf5. Or an object: a Keras model, a concrete function, a list of
+        these, or a tf.Module whose tf.functions have an input_signature. Whatever is a string or has `__fspath__` is a
+        path; a Keras model is known by its class, a concrete function by its type, and what is left is a tf.Module.
+      output: File to write: an .onnx where it ends so, else a .tflite.
       options: How to read, fold, verify and convert.
 
     Returns:
@@ -96,7 +104,19 @@ def convert(
     Raises:
       FoldError: Its class and `exit_code` tell what failed; nothing is written then.
     """
+    file, chosen = os.fspath(output), options or Options()
+    is_onnx = file.endswith(_ONNX_SUFFIX)
+    return _run(model, Request(onnx=file, options=chosen) if is_onnx else Request(tflite=file, options=chosen))
+
+
+def _run(model: Any, request: Request) -> Report:
+    """Run the request on a path or an object."""
+    if not isinstance(model, str | os.PathLike):
+        return pipeline.run(request, export=functools.partial(export_object, model))
     path = os.fspath(model)
-    is_graph = path.endswith(_GRAPH_SUFFIXES) and not os.path.isdir(path)
-    request = Request("" if is_graph else path, frozen_graph=path if is_graph else "", tflite=os.fspath(tflite))
-    return pipeline.run(dataclasses.replace(request, options=options or Options()))
+    suffix = "" if os.path.isdir(path) else os.path.splitext(path)[1]
+    if suffix in _GRAPH_SUFFIXES:
+        return pipeline.run(dataclasses.replace(request, frozen_graph=path))
+    if suffix in KERAS_SUFFIXES:
+        return pipeline.run(dataclasses.replace(request, keras_model=path))
+    return pipeline.run(dataclasses.replace(request, saved_model=path))

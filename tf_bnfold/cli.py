@@ -19,16 +19,23 @@ from tf_bnfold.report import Report
 from tf_bnfold.table import table
 from tf_bnfold.targets import check_paths
 from tf_bnfold.version import __version__
+from tf_bnfold.worker import Progress
 
 _STEPS = {
     "start": "starting TensorFlow",
+    "export": "exporting the Keras model",
     "load": "loading the model",
     "fold": "folding",
     "verify": "comparing the folded graph with the original",
     "convert": "converting to TFLite",
+    "convert_onnx": "converting to ONNX",
+    "verify_onnx": "comparing the .onnx with the folded graph",
     "verify_tflite": "comparing the .tflite with the folded graph",
     "place": "writing",
 }
+
+
+_BAR = 30  # characters
 
 
 class _Terminated(BaseException):
@@ -105,14 +112,23 @@ def _print_error(message: str) -> None:
     sys.stderr.write(f"tf_bnfold: error: {plain}\n")
 
 
+def _bar(progress: Progress) -> str:
+    """Return how far calibration is, the one step that tells, as a bar where its end is known."""
+    if not progress.of:
+        return f"calibrating: {progress.done} inputs"
+    filled = _BAR * min(progress.done, progress.of) // progress.of
+    return f"calibrating [{'=' * filled}{' ' * (_BAR - filled)}] {progress.done}/{progress.of}"
+
+
 @contextlib.contextmanager
 def _progress(*, show: bool) -> Iterator[runner.OnStep]:
     """Give a function that shows the step a run is in, on one line that goes away at the end."""
     clear = "\r\033[K"
 
-    def on_step(name: str) -> None:
+    def on_step(name: str, progress: Progress | None) -> None:
         if show:
-            sys.stderr.write(f"{clear}tf_bnfold: {_STEPS.get(name, name)} ...")
+            done = _bar(progress) if progress else f"{_STEPS.get(name, name)} ..."
+            sys.stderr.write(f"{clear}tf_bnfold: {done}")
             sys.stderr.flush()
 
     try:

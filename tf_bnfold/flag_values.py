@@ -1,4 +1,4 @@
-"""Read the values of flags that are written as NAME:SHAPE or NAME=VALUE."""
+"""Read the values of flags that are written as NAME:SHAPE, NAME=VALUE or numbers."""
 
 from __future__ import annotations
 
@@ -44,6 +44,18 @@ def input_values(texts: Sequence[str]) -> Mapping[str, Any]:
             raise FlagError(f"--set_input={text}: the input {name!r} has a value already")
         values[name] = _value(value, text)
     return values
+
+
+def numbers(flag: str, texts: Sequence[str]) -> tuple[float, ...]:
+    """Return numbers.
+
+    Raises:
+      FlagError: when a text is none.
+    """
+    try:
+        return tuple(map(float, texts))
+    except ValueError as error:
+        raise FlagError(f"--{flag}={','.join(texts)}: give one number, or one per channel") from error
 
 
 def _value(value: str, text: str) -> Any:

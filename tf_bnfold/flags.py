@@ -1,4 +1,4 @@
-"""The flags of the command: what they are called, what --help says of them, and the Request that they make."""
+"""The way from a command line to the Request that it asks for, and what --help prints."""
 
 from __future__ import annotations
 
@@ -9,144 +9,28 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from tf_bnfold.errors import FlagError
-from tf_bnfold.flag_values import input_shapes, input_values
+from tf_bnfold.flag_groups import GROUPS
+from tf_bnfold.flag_values import input_shapes, input_values, numbers
 from tf_bnfold.options import Options, Request
+from tf_bnfold.quantisation import check_quantisation
 from tf_bnfold.version import __version__
 
 _DEFAULTS = Options()
-
-
-@dataclasses.dataclass(frozen=True)
-class Flag:
-    """One flag: how absl defines it, and its line in --help."""
-
-    define: Callable[..., Any]
-    name: str
-    default: Any
-    metavar: str
-    text: str
-    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def usage(self) -> str:
-        """How it is written, for instance "--tflite FILE" or "--[no]verify"."""
-        if self.define is flags.DEFINE_bool:
-            return f"--[no]{self.name}" if self.default else f"--{self.name}"
-        return f"--{self.name} {self.metavar}"
-
-
-_S, _L, _B = flags.DEFINE_string, flags.DEFINE_list, flags.DEFINE_bool
-
-GROUPS: Mapping[str, Sequence[Flag]] = {
-    "Input": (
-        Flag(_S, "saved_model", "", "DIR", "SavedModel folder to read, the one that holds saved_model.pb"),
-        Flag(_S, "frozen_graph", "", "FILE.pb", "frozen GraphDef to read instead, binary or text"),
-        Flag(_L, "tags", list(_DEFAULTS.tags), "A,B", "tags of the MetaGraph to load (default: serve)"),
-        Flag(_L, "signature_keys", [], "A,B", "signatures to keep (default: all)"),
-        Flag(
-            flags.DEFINE_multi_string,
-            "input_shapes",
-            [],
-            "NAME:1,224,224,3",
-            "fix the unknown dimensions of an input; repeat the flag for more inputs",
-        ),
-        Flag(
-            _L,
-            "input_nodes",
-            [],
-            "A,B:1",
-            "tensors that become the inputs: the graph is cut there (default: the signature's inputs, or placeholders)",
-        ),
-        Flag(
-            _L,
-            "output_nodes",
-            [],
-            "A,B:1",
-            "tensors that become the outputs (default: the signature's, or of a frozen graph what nothing reads)",
-        ),
-        Flag(
-            flags.DEFINE_multi_string,
-            "set_input",
-            [],
-            "NAME=VALUE",
-            "make an input a constant, as in phase_train=false or size=[2,3]; repeat the flag for more inputs",
-        ),
-    ),
-    "Output": (
-        Flag(_S, "tflite", "", "FILE", ".tflite file to write"),
-        Flag(_S, "output_saved_model", "", "DIR", "folder for the folded SavedModel"),
-        Flag(_S, "output_graph", "", "FILE.pb", "file for the folded frozen graph; text where it ends in .pbtxt"),
-        Flag(_S, "report", "", "FILE.json", "file for the whole report; the suffix decides the form"),
-        Flag(_B, "overwrite", _DEFAULTS.overwrite, "", "replace a SavedModel that is already at --output_saved_model"),
-        Flag(_B, "dry_run", _DEFAULTS.dry_run, "", "only report: do everything, but write no model"),
-    ),
-    "Folding": (
-        Flag(_S, "keep", _DEFAULTS.keep, "REGEX", "leave batch norms alone whose name matches anywhere"),
-        Flag(_B, "fail_if_unfolded", _DEFAULTS.fail_if_unfolded, "", "write no model, exit 4, when a batch norm stays"),
-    ),
-    "Verification": (
-        Flag(_B, "verify", _DEFAULTS.verify, "", "run original and result and compare them (default: on)"),
-        Flag(
-            _S,
-            "representative_data",
-            _DEFAULTS.representative_data,
-            "FILE.npz",
-            "inputs to compare on, one array per input name, first axis the batch (default: seeded random)",
-        ),
-        Flag(
-            flags.DEFINE_float,
-            "rtol",
-            _DEFAULTS.rtol,
-            "X",
-            f"largest accepted error, max|a-b| / max|b| (default: {_DEFAULTS.rtol:g})",
-        ),
-    ),
-    "Converter": (
-        Flag(_B, "allow_select_tf_ops", _DEFAULTS.allow_select_tf_ops, "", "let the .tflite use TensorFlow ops too"),
-        Flag(
-            _B,
-            "allow_custom_ops",
-            _DEFAULTS.allow_custom_ops,
-            "",
-            "take ops that TensorFlow does not know, and leave them and others that TFLite lacks to its interpreter",
-        ),
-        Flag(
-            _B,
-            "widen_to_float32",
-            _DEFAULTS.widen_to_float32,
-            "",
-            "let the .tflite compute in float32 what the graph computes in float16, bfloat16 or float64",
-        ),
-    ),
-    "General": (
-        Flag(
-            flags.DEFINE_integer,
-            "verbosity",
-            0,
-            "N",
-            "-1 prints errors only, 1 adds tracebacks and TensorFlow's own messages to an error (default: 0)",
-            {"lower_bound": -1, "upper_bound": 1},
-        ),
-        Flag(_S, "flagfile", "", "FILE", "read flags from a file, one a line; may name further flagfiles"),
-        Flag(_B, "version", "false", "", "print the version and exit"),
-        Flag(_B, "help", "false", "", "print this text and exit", {"short_name": "h"}),
-    ),
-}
-
-_INPUTS = ("saved_model", "frozen_graph")
-_OUTPUTS = ("tflite", "output_saved_model", "output_graph", "report")
+_INPUTS = ("saved_model", "keras_model", "frozen_graph")
+_OUTPUTS = ("tflite", "onnx", "output_saved_model", "output_graph", "report")
 
 _EXAMPLES = """\
 Examples
   tf_bnfold --saved_model my_model --tflite my_model.tflite
   tf_bnfold --saved_model my_model --dry_run
   tf_bnfold --saved_model my_model --tflite my_model.tflite --input_shapes image:1,224,224,3
+  tf_bnfold --keras_model my_model.keras --tflite my_model.tflite
   tf_bnfold --frozen_graph my_model.pb --input_nodes image --output_nodes logits --tflite my_model.tflite
   tf_bnfold --flagfile configs/mobile_float32.cfg --saved_model my_model --tflite my_model.tflite
 """
@@ -239,9 +123,13 @@ def request(asked: Mapping[str, Any], command: Sequence[str]) -> Request:
         "input_nodes": tuple(asked["input_nodes"]),
         "output_nodes": tuple(asked["output_nodes"]),
         "set_input": input_values(asked["set_input"]),
+        "image_mean": numbers("image_mean", asked["image_mean"]),
+        "image_std": numbers("image_std", asked["image_std"]),
     }
     places = {name: asked[name] for name in (*_INPUTS, *_OUTPUTS)}
-    return Request(**places, options=Options(**options), command=tuple(command))
+    asked_for = Request(**places, options=Options(**options), command=tuple(command))
+    check_quantisation(asked_for)
+    return asked_for
 
 
 def _path(name: str, value: str) -> str:
@@ -254,7 +142,9 @@ def _path(name: str, value: str) -> str:
 def _check_input(asked: Mapping[str, Any]) -> None:
     given = [name for name in _INPUTS if asked[name]]
     if not given:
-        raise FlagError("no input: give --saved_model DIR or --frozen_graph FILE.pb; --help shows examples")
+        raise FlagError(
+            "no input: give --saved_model DIR, --keras_model FILE or --frozen_graph FILE.pb; --help shows examples"
+        )
     if len(given) > 1:
         raise FlagError(f"two inputs: give one of {' and '.join(f'--{name}' for name in given)}")
     if asked["frozen_graph"] and asked["signature_keys"]:
@@ -268,8 +158,6 @@ def _check_values(asked: Mapping[str, Any]) -> None:
         raise FlagError(f"--keep={asked['keep']}: not a regular expression: {error}") from error
     if not (math.isfinite(asked["rtol"]) and asked["rtol"] > 0):
         raise FlagError(f"--rtol={asked['rtol']}: give a number above zero, such as {_DEFAULTS.rtol:g}")
-    if asked["representative_data"] and not asked["verify"]:
-        raise FlagError("--representative_data is read by verification only: drop it or --noverify")
 
 
 def help_text() -> str:

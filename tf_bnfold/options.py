@@ -19,11 +19,22 @@ class Options:
       output_nodes: Tensors that become the outputs; empty for those it has.
       set_input: Value per input (a number, a bool, or lists of them) that becomes a constant.
       allow_custom_ops: Take ops that TensorFlow does not know, and leave them to the TFLite interpreter.
+      allow_unsafe_deserialization: Run the Python code of Lambda layers that a Keras file holds.
       widen_to_float32: Let the .tflite compute in float32 what the graph computes in float16, bfloat16 or float64.
       allow_select_tf_ops: Let the .tflite use TensorFlow ops beside the built-in ones.
+      opset: Version of ONNX's operators that the .onnx uses.
       verify: Compare the result with the original.
-      representative_data: .npz file with one array per input name, first axis the batch; "" for seeded random inputs.
+      representative_data: Inputs to compare and to calibrate on: an .npz file with one array per input name, a folder
+        of .npy files, a TFRecord file of tf.Examples, or a folder of pictures; "" for seeded random inputs.
+      image_mean: What is subtracted from the pixels (0 to 255) of pictures: one number, or one per channel.
+      image_std: What they are divided by then.
       rtol: Largest error, max|a-b| / max|b|, that verification accepts in float32.
+      quantize: How the .tflite is quantised: "none", "dynamic", "float16", "int8" or "int16x8".
+      inference_input_type: Dtype of its float inputs: "float32", with int8 also "int8" or "uint8", with int16x8 also
+        "int16".
+      inference_output_type: Dtype of its float outputs, likewise.
+      calibration_samples: Rows of the representative data to calibrate on at most.
+      min_sqnr: Signal to quantisation noise in dB that the outputs of a quantised .tflite must have.
       keep: Regular expression; batch norms whose name it finds are left alone. "" keeps none.
       fail_if_unfolded: Fail when a batch norm stays.
       overwrite: Replace a SavedModel folder that is not empty.
@@ -37,11 +48,20 @@ class Options:
     output_nodes: tuple[str, ...] = ()
     set_input: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     allow_custom_ops: bool = False
+    allow_unsafe_deserialization: bool = False
     widen_to_float32: bool = False
     allow_select_tf_ops: bool = False
+    opset: int = 15
     verify: bool = True
     representative_data: str = ""
+    image_mean: tuple[float, ...] = (0.0,)
+    image_std: tuple[float, ...] = (1.0,)
     rtol: float = 1e-3
+    quantize: str = "none"
+    inference_input_type: str = "float32"
+    inference_output_type: str = "float32"
+    calibration_samples: int = 500
+    min_sqnr: float = 10.0
     keep: str = ""
     fail_if_unfolded: bool = False
     overwrite: bool = False
@@ -61,6 +81,8 @@ class Request:
       command: The command line that asked for it, for the report.
       frozen_graph: File of a frozen GraphDef to read instead of a SavedModel; "" for none.
       output_graph: File of the folded GraphDef to write, as text where the suffix is .pbtxt; "" for none.
+      keras_model: File of a Keras model to read instead of a SavedModel; "" for none.
+      onnx: .onnx file to write; "" for none.
     """
 
     saved_model: str = ""
@@ -71,3 +93,5 @@ class Request:
     command: tuple[str, ...] = ()
     frozen_graph: str = ""
     output_graph: str = ""
+    keras_model: str = ""
+    onnx: str = ""

@@ -5,41 +5,47 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import importlib
 import importlib.metadata
 import itertools
-import os
 import platform
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tf_bnfold import verify
 from tf_bnfold.clock import Clock
 from tf_bnfold.errors import UnfoldedError
-from tf_bnfold.flatbuffer import op_counts
+from tf_bnfold.export_stage import Export, as_saved_model
 from tf_bnfold.fold import Folding, fold_graph
+from tf_bnfold.fold.ranges import weight_ranges
 from tf_bnfold.formats.graph_file import byte_size, write_graph_def
 from tf_bnfold.formats.load import load_model
 from tf_bnfold.formats.model import Model
 from tf_bnfold.formats.saved_model import save_saved_model
-from tf_bnfold.formats.tflite import convert_to_tflite
-from tf_bnfold.formats.widen import widened
+from tf_bnfold.measurements import Finding, measurement
 from tf_bnfold.options import Options, Request
 from tf_bnfold.outcome import Kind
 from tf_bnfold.outputs import Staging, writing
-from tf_bnfold.report import Measurement, Report, Result, Run, Size
-from tf_bnfold.targets import check_paths, targets
+from tf_bnfold.quantisation import check_quantisation
+from tf_bnfold.ranges import sinks_of, warnings
+from tf_bnfold.report import Measurement, Report, Result, Run, Sink, Size
+from tf_bnfold.targets import check_paths, targets, work_folder
+from tf_bnfold.tflite_stage import TFLite, left_float, size_of, source_of
 from tf_bnfold.version import __version__
 
 GraphDef = Any  # TensorFlow has no type stubs
-Finding = verify.Comparison | verify.NotVerified
 
 
 def _ignore(_: Report) -> None:
     pass
 
 
-def run(request: Request, clock: Clock | None = None, on_report: Callable[[Report], None] = _ignore) -> Report:
+def run(
+    request: Request,
+    clock: Clock | None = None,
+    on_report: Callable[[Report], None] = _ignore,
+    export: Export | None = None,
+) -> Report:
     """Do what the request asks for, in this process.
 
     Every output is built whole before the first one is put into its place, and none is when something fails.
@@ -48,6 +54,7 @@ def run(request: Request, clock: Clock | None = None, on_report: Callable[[Repor
       request: What to read, what to write, and how; without outputs there is only the report.
       clock: Times the steps.
       on_report: Called with what is known, whenever that is more: it shows why a run fails later.
+      export: Writes the input as a SavedModel into a folder, where the request names none, and says what it is.
 
     Returns:
       The report; its times include those of the clock so far.
@@ -55,23 +62,32 @@ def run(request: Request, clock: Clock | None = None, on_report: Callable[[Repor
     Raises:
       FoldError: Of the class that tells what failed; see errors.py.
     """
-    check_paths(request)
+    check_paths(request, exported=export is not None)
+    check_quantisation(request)
     clock = clock or Clock()
     options = request.options
-    with clock.step("load"):
-        model = load_model(request)
-    with clock.step("fold"):
-        folding = fold_graph(model.graph_def, model.outputs(), model.inputs(), options.keep)
-    findings = _Findings(result_of(model.graph_def, folding, model.notes), request, clock, on_report)
-    if options.fail_if_unfolded:
-        _require_folded(findings.result)
     with Staging(overwrite=options.overwrite) as staging:
+        request, notes = as_saved_model(request, export, staging, clock)
+        with clock.step("load"):
+            model = load_model(request).noting(*notes)
+        if request.onnx:
+            _onnx_stage().check(model)
+        with clock.step("fold"):
+            folding = fold_graph(model.graph_def, model.outputs(), model.inputs(), options.keep)
+            result = result_of(model.graph_def, folding, model.notes, model.inputs())
+        findings = _Findings(result, request, clock, on_report)
+        if options.fail_if_unfolded:
+            _require_folded(findings.result)
         _build(request, model, model.with_graph(folding.graph_def), findings, staging, clock)
         with clock.step("place"):
             staging.place()
     report = findings.report(targets(request))
     on_report(report)
     return report
+
+
+def _onnx_stage() -> Any:
+    return importlib.import_module("tf_bnfold.onnx_stage")  # its libraries are an extra
 
 
 class _Findings:
@@ -92,7 +108,9 @@ class _Findings:
 
     def report(self, outputs: Mapping[str, str]) -> Report:
         """Return the report of a run that writes these outputs."""
-        run = Run(self._request.command, _versions(), dict(self._clock.seconds), self.measurements, outputs)
+        run = Run(
+            self._request.command, _versions(self._request), dict(self._clock.seconds), self.measurements, outputs
+        )
         return Report(self.result, run)
 
     def noting(self, model: Model) -> Model:
@@ -101,9 +119,17 @@ class _Findings:
         self._tell()
         return model
 
-    def add_tflite(self, content: bytes) -> None:
-        """Add the converted model."""
-        self.result = dataclasses.replace(self.result, tflite=Size(op_counts(content), len(content)))
+    def add_tflite(self, content: bytes, options: Options) -> None:
+        """Add the .tflite, with what quantisation left float and what may have cost accuracy."""
+        notes = left_float(content, options.quantize)
+        if options.quantize not in ("none", "float16"):
+            notes += tuple(warnings(self.result.sinks, self.result.outcomes))
+        self.result = dataclasses.replace(self.result, tflite=size_of(content), notes=(*self.result.notes, *notes))
+        self._tell()
+
+    def add_onnx(self, size: Size) -> None:
+        """Add the .onnx."""
+        self.result = dataclasses.replace(self.result, onnx=size)
         self._tell()
 
     def add(self, *found: Finding) -> None:
@@ -112,7 +138,7 @@ class _Findings:
         Raises:
           VerificationError: When something differs, or could not be compared.
         """
-        self.measurements += tuple(map(_measurement, found))
+        self.measurements += tuple(map(measurement, found))
         self._tell()
         verify.require_verified(found)
 
@@ -123,20 +149,23 @@ class _Findings:
 def _build(request: Request, frozen: Model, folded: Model, findings: _Findings, staging: Staging, clock: Clock) -> None:
     """Verify, convert, and build every output in the staging."""
     options, wanted = request.options, targets(request)
-    samples = None
+    source, samples = source_of(options), None
     if options.verify:
         with clock.step("verify"):
             original = verify.runnable(frozen)
-            samples = verify.make_samples(original, options.representative_data)
+            samples = verify.make_samples(original, source)
             findings.add(*_compared(request, original, verify.runnable(folded), samples))
     if request.tflite:
-        content = _converted(request, findings.noting(_as_tflite_computes(folded, options)), staging, clock)
-        findings.add_tflite(content)
+        stage = TFLite(request, source, staging, clock)
+        content = stage.convert(findings.noting(stage.as_computed(folded)))
+        findings.add_tflite(content, options)
         if samples is not None:
-            findings.add(_compared_tflite(request, folded, content, samples, staging, clock))
+            findings.add(stage.compare(folded, content, samples))
         if "tflite" in wanted:
             with writing(request.tflite):
                 staging.stage(request.tflite).write_bytes(content)
+    if request.onnx:
+        _build_onnx(request, folded, samples, findings, staging, clock)
     if "output_saved_model" in wanted:
         with writing(request.output_saved_model):
             save_saved_model(folded, str(staging.stage(request.output_saved_model)))
@@ -148,6 +177,25 @@ def _build(request: Request, frozen: Model, folded: Model, findings: _Findings, 
             staging.stage(request.report).write_text(findings.report(wanted).to_json(), "utf-8", "backslashreplace")
 
 
+def _build_onnx(
+    request: Request,
+    folded: Model,
+    samples: verify.Samples | verify.NotVerified | None,
+    findings: _Findings,
+    staging: Staging,
+    clock: Clock,
+) -> None:
+    stage, options = _onnx_stage(), request.options
+    with writing(request.onnx):
+        content, size = stage.convert(folded, options, clock, staging.scratch(work_folder(request)))
+    findings.add_onnx(size)
+    if samples is not None:
+        findings.add(stage.verify(folded, content, samples, options, clock))
+    if "onnx" in targets(request):
+        with writing(request.onnx):
+            staging.stage(request.onnx).write_bytes(content)
+
+
 def _compared(
     request: Request, frozen: Model, folded: Model, samples: verify.Samples | verify.NotVerified
 ) -> tuple[Finding, Finding]:
@@ -155,54 +203,23 @@ def _compared(
     rtol = request.options.rtol
     if request.frozen_graph:
         return verify.verify_frozen_graph(request.frozen_graph, frozen, folded, samples, rtol=rtol)
-    return verify.verify_saved_model(request.saved_model, frozen.tags, frozen, folded, samples, rtol=rtol)
+    name = "the SavedModel exported from it" if request.keras_model else "the SavedModel"
+    return verify.verify_saved_model(request.saved_model, frozen.tags, frozen, folded, samples, rtol=rtol, name=name)
 
 
-def _compared_tflite(
-    request: Request,
-    folded: Model,
-    content: bytes,
-    samples: verify.Samples | verify.NotVerified,
-    staging: Staging,
-    clock: Clock,
-) -> Finding:
-    """Compare the .tflite with the folded graph; with custom ops, which nothing here runs, what comes before them."""
-    rtol, compared = request.options.rtol, verify.runnable(folded)
-    if compared is not folded:
-        content = _converted(request, _as_tflite_computes(compared, request.options), staging, clock)
-    with clock.step("verify_tflite"):
-        if compared is folded:
-            return verify.verify_tflite(folded, content, samples, rtol=rtol)
-        return verify.verify_tflite(compared, content, samples, rtol=rtol, compared=verify.UP_TO_CUSTOM_OPS)
-
-
-def _as_tflite_computes(model: Model, options: Options) -> Model:
-    return widened(model) if options.widen_to_float32 else model
-
-
-def _converted(request: Request, model: Model, staging: Staging, clock: Clock) -> bytes:
-    """Return the .tflite; the converter's own files lie beside it, or with a dry run among the temporary files."""
-    options = request.options
-    folder = tempfile.gettempdir() if options.dry_run else os.path.dirname(os.path.abspath(request.tflite))
-    with clock.step("convert"), writing(request.tflite):
-        work_dir = str(staging.scratch(folder))
-        return convert_to_tflite(
-            model,
-            work_dir=work_dir,
-            allow_select_tf_ops=options.allow_select_tf_ops,
-            allow_custom_ops=options.allow_custom_ops,
-        )
-
-
-def result_of(graph_def: GraphDef, folding: Folding, notes: tuple[str, ...] = ()) -> Result:
+def result_of(graph_def: GraphDef, folding: Folding, notes: tuple[str, ...] = (), inputs: Sequence[str] = ()) -> Result:
     """Return what folding did to a graph.
 
     Args:
       graph_def: The graph before folding.
       folding: What fold_graph gave for it.
       notes: Sentences on what is not kept.
+      inputs: Names of nodes or tensors that are fed beside the placeholders.
     """
-    return Result(folding.outcomes, _size(graph_def), _size(folding.graph_def), notes=(*notes, *_dilated(folding)))
+    outcomes, sinks = folding.outcomes, tuple[Sink, ...]()
+    if any(outcome.sinks for outcome in outcomes):
+        sinks = sinks_of(outcomes, *(weight_ranges(each, inputs) for each in (graph_def, folding.graph_def)))
+    return Result(outcomes, _size(graph_def), _size(folding.graph_def), notes=(*notes, *_dilated(folding)), sinks=sinks)
 
 
 def _dilated(folding: Folding) -> list[str]:
@@ -226,25 +243,10 @@ def _require_folded(result: Result) -> None:
         raise UnfoldedError(f"{len(left)} of {found} batch norms stayed, and --fail_if_unfolded is set; first {first}")
 
 
-def _measurement(finding: Finding) -> Measurement:
-    if isinstance(finding, verify.NotVerified):
-        return Measurement(finding.compared, verified=False, note=finding.reason)
-    return Measurement(
-        finding.compared,
-        verified=not finding.failed,
-        tensors=len(finding.tensors),
-        samples=finding.samples,
-        skipped=finding.skipped,
-        error=finding.error,
-        limit=finding.limit,
-        worst=finding.worst,
-        differing=finding.differing,
-    )
-
-
-def _versions() -> dict[str, str]:
+def _versions(request: Request) -> dict[str, str]:
     versions = {"tf_bnfold": __version__, "python": platform.python_version()}
-    for name in ("tensorflow", "numpy", "ai-edge-litert"):
+    keras = ("keras", "tf_keras") if request.keras_model else ()
+    for name in ("tensorflow", "numpy", "ai-edge-litert", *keras):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # tensorflow-cpu and its like
             versions[name] = importlib.metadata.version(name)
-    return versions
+    return versions | (_onnx_stage().versions(request.options) if request.onnx else {})

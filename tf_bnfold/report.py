@@ -35,6 +35,46 @@ class Size:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sink:
+    """A linear op that took something, and how unlike the ranges of its weights are.
+
+    Attributes:
+      name: The op, as it was called before folding.
+      op: Its type.
+      function: The library function that it is in; "" for the main graph.
+      channels: Number of output channels.
+      before: Ratio of the largest to the median channel range, which is the largest |weight| of an output channel.
+      after: The same after folding.
+    """
+
+    name: str
+    op: str
+    function: str
+    channels: int
+    before: float
+    after: float
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputQuality:
+    """How well an output of a quantised model is that of the float model.
+
+    Attributes:
+      name: `signature: output`.
+      error: max|a-b| / max|b|; None for integers.
+      sqnr: Signal to quantisation noise in dB; None where nothing differs, and for integers.
+      top1: Share of the rows with the same largest class; None where the output is not floats [batch, classes].
+      floor: The SQNR in dB that it must have; None where it is not judged by that.
+    """
+
+    name: str
+    error: float | None
+    sqnr: float | None
+    top1: float | None
+    floor: float | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Measurement:
     """What one comparison of verification found.
 
@@ -49,6 +89,7 @@ class Measurement:
       worst: Its name, "" for none.
       differing: Share of differing elements by tensor behind a discontinuous op; these do not fail.
       note: Why it is not verified; "" where it is.
+      quantised: The outputs of a quantised model, which are not judged by error and limit.
     """
 
     compared: str
@@ -61,6 +102,7 @@ class Measurement:
     worst: str = ""
     differing: Mapping[str, float] = dataclasses.field(default_factory=dict)
     note: str = ""
+    quantised: tuple[OutputQuality, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +113,19 @@ class Result:
       outcomes: One per batch norm and affine, in graph order.
       before: The frozen graph before folding.
       after: The frozen graph after folding.
-      tflite: The converted model; None when there was no conversion.
-      notes: Sentences on what is not kept, or a fusion that was lost.
+      tflite: The .tflite; None when there is none.
+      onnx: The .onnx; None when there is none.
+      notes: Sentences on what is not kept, or a fusion that was lost, and warnings.
+      sinks: The linear ops that took something, in graph order.
     """
 
     outcomes: tuple[Outcome, ...]
     before: Size
     after: Size
     tflite: Size | None = None
+    onnx: Size | None = None
     notes: tuple[str, ...] = ()
+    sinks: tuple[Sink, ...] = ()
 
     def of_kind(self, kind: Kind) -> tuple[Outcome, ...]:
         """Return the outcomes of batch norms or of affines."""
@@ -125,15 +171,17 @@ class Report:
                 "batch_norms": counts(result.of_kind(Kind.BATCH_NORM)),
                 "affines": counts(result.of_kind(Kind.AFFINE)),
                 "sites": [_site(outcome) for outcome in result.outcomes],
+                "sinks": [_sink(sink) for sink in result.sinks],
                 "graph": {"before": _size(result.before), "after": _size(result.after)},
                 "tflite": _size(result.tflite) if result.tflite else None,
+                "onnx": _size(result.onnx) if result.onnx else None,
                 "notes": list(result.notes),
             },
             "run": {
                 "command": list(self.run.command),
                 "versions": dict(self.run.versions),
                 "seconds": {step: round(seconds, 3) for step, seconds in self.run.seconds.items()},
-                "verification": [dataclasses.asdict(measurement) for measurement in self.run.measurements],
+                "verification": [_measurement(measurement) for measurement in self.run.measurements],
                 "outputs": dict(self.run.outputs),
             },
         }
@@ -155,6 +203,16 @@ def counts(outcomes: tuple[Outcome, ...]) -> dict[str, int]:
 
 def _size(size: Size) -> dict[str, Any]:
     return {"total": size.total, "bytes": size.bytes, "ops": dict(sorted(size.ops.items()))}
+
+
+def _measurement(measurement: Measurement) -> dict[str, Any]:
+    quantised = [dataclasses.asdict(output) for output in measurement.quantised]
+    return dataclasses.asdict(measurement) | {"quantised": quantised}
+
+
+def _sink(sink: Sink) -> dict[str, Any]:
+    ratios = {"before": round(sink.before, 3), "after": round(sink.after, 3)}
+    return {"name": sink.name, "op": sink.op, "function": sink.function, "channels": sink.channels, "spread": ratios}
 
 
 def _site(outcome: Outcome) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from tf_bnfold.options import Request
 from tf_bnfold.outputs import sweep
 from tf_bnfold.report import Report
 from tf_bnfold.targets import targets
-from tf_bnfold.worker import CONVERT, INTERNAL, Done, Failed, Found, Message
+from tf_bnfold.worker import CONVERT, INTERNAL, Done, Failed, Found, Message, Progress
 
-OnStep = Callable[[str], None]
+OnStep = Callable[[str, Progress | None], None]
 
 _TAIL = 16_384  # bytes of the child's own output that a failure shows
 _ENVIRONMENT = {
@@ -37,7 +37,7 @@ def run(request: Request, on_step: OnStep) -> tuple[Report | None, Failed | None
 
     Args:
       request: What to do.
-      on_step: Called with the name of each step that begins.
+      on_step: Called with the name of each step that begins, and again with how far it is.
 
     Returns:
       What was found, if anything, and why the run failed, if it did.
@@ -89,9 +89,11 @@ def _follow(receiver: Connection[Message, Message], on_step: OnStep) -> tuple[Do
             return message, step, report
         if isinstance(message, Found):
             report = message.report
+        elif isinstance(message, Progress):
+            on_step(step, message)
         else:
             step = message.name
-            on_step(step)
+            on_step(step, None)
 
 
 def _crashed(step: str, code: int) -> Failed:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tf_bnfold.outcome import Kind, Outcome, Status
-from tf_bnfold.report import Measurement, Report, Result, counts
+from tf_bnfold.report import Measurement, OutputQuality, Report, Result, counts
 
 _WORDS = {
     Status.UP: "folded into ops before them",
@@ -100,9 +101,10 @@ def _sizes(result: Result) -> str:
     rows += [(f"  {op}", f"{before.ops.get(op, 0):,}", f"{after.ops.get(op, 0):,}") for op in changed[:_SHOWN]]
     rows += [("bytes", f"{before.bytes:,}", f"{after.bytes:,}")]
     lines = _aligned(rows)
-    if result.tflite:
-        size = f"{result.tflite.bytes:,} bytes, {_count(result.tflite.total, 'op')}"
-        lines += ["", f"TFLite: {size}: {_ops(result.tflite.ops)}"]
+    for name, converted in (("TFLite", result.tflite), ("ONNX", result.onnx)):
+        if converted:
+            size = f"{converted.bytes:,} bytes, {_count(converted.total, 'op')}"
+            lines += ["", f"{name}: {size}: {_ops(converted.ops)}"]
     return "\n".join(lines)
 
 
@@ -123,16 +125,45 @@ def _checked(measurements: tuple[Measurement, ...], width: int) -> str:
     if not measurements:
         return "Not verified (--noverify)."
     title = "Verified" if all(measurement.verified for measurement in measurements) else "Not verified"
-    return _list(title, map(_measured, measurements), width)
+    return _list(title, itertools.chain.from_iterable(map(_measured, measurements)), width)
 
 
-def _measured(measurement: Measurement) -> str:
+def _measured(measurement: Measurement) -> Iterator[str]:
+    """Yield a line, and for a quantised model one for each output, the worst first."""
+    yield _comparison(measurement)
+    worst_first = sorted(measurement.quantised, key=_sqnr)
+    yield from (f"  {_quality(output)}" for output in worst_first[:_SHOWN])
+    if len(worst_first) > _SHOWN:
+        yield f"  ... and {len(worst_first) - _SHOWN} better ones; --report FILE.json has them all"
+
+
+def _sqnr(output: OutputQuality) -> float:
+    return math.inf if output.sqnr is None else output.sqnr
+
+
+def _quality(output: OutputQuality) -> str:
+    if output.error is None:
+        return f"{output.name}: integers"
+    if output.sqnr is None:
+        facts = ["no difference" if output.error == 0 else "values that are not finite"]
+    else:
+        below = output.floor is not None and output.sqnr < output.floor
+        facts = [f"largest error {output.error:.1e}", f"SQNR {output.sqnr:.1f} dB"]
+        facts[1] += f", BELOW the floor {output.floor:g} dB" if below else ""
+    if output.top1 is not None:
+        facts.append(f"same top class in {output.top1:.1%}")
+    return f"{output.name}: {', '.join(facts)}"
+
+
+def _comparison(measurement: Measurement) -> str:
     text = measurement.compared
     if measurement.error == 0:
         text += ": no difference"
     elif measurement.error is not None:
         judged = f"{'within' if measurement.verified else 'ABOVE'} the limit {measurement.limit:.0e}"
         text += f": largest error {measurement.error:.1e} at {measurement.worst}, {judged}"
+    if measurement.quantised:
+        text += f", {_count(measurement.samples, 'run')}"
     if measurement.differing:
         share = max(measurement.differing.values())
         text += f"; behind discontinuous ops up to {share:.2%} of the elements differ"

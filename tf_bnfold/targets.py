@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tf_bnfold.errors import FlagError, InputError, OutputError
+from tf_bnfold.extras import missing
 from tf_bnfold.options import Request
 
 REPORT_SUFFIXES = (".json",)
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 def targets(request: Request) -> Mapping[str, str]:
     """Return the outputs that will be written, by flag; a dry run writes its report and no model."""
     models = {
         "tflite": request.tflite,
+        "onnx": request.onnx,
         "output_saved_model": request.output_saved_model,
         "output_graph": request.output_graph,
     }
@@ -24,22 +28,42 @@ def targets(request: Request) -> Mapping[str, str]:
     return {flag: path for flag, path in asked.items() if path}
 
 
-def check_paths(request: Request) -> None:
+def work_folder(request: Request) -> str:
+    """Return the folder in which files lie that are no output: that of an output, or the temporary one."""
+    path = next(iter(targets(request).values()), "")
+    return os.path.dirname(os.path.realpath(path)) if path else tempfile.gettempdir()
+
+
+def check_paths(request: Request, *, exported: bool = False) -> None:
     """Check that the input is there and that every output can be written.
+
+    Args:
+      request: The request.
+      exported: The input is no file, but an object.
 
     Raises:
       InputError: when the input is no SavedModel folder or no file, or the representative data is no file.
-      FlagError: when outputs would overwrite the input or each other, or the report has an unknown suffix.
+      FlagError: when outputs would overwrite the input or each other, the report has an unknown suffix, or a library is
+        missing that an output needs.
       OutputError: when an output can't be written where it is asked for.
     """
-    _check_input(request)
+    if not exported:
+        _check_input(request)
+    lacks = missing("onnx") if request.onnx else ""
+    if lacks:
+        raise FlagError(f"--onnx={request.onnx}: {lacks}")
     data = request.options.representative_data
     if data:
-        _check_file("representative_data", Path(data))
+        _check_data(Path(data))
     if request.report and not request.report.endswith(REPORT_SUFFIXES):
         raise FlagError(f"--report={request.report}: the suffix decides the form; give {' or '.join(REPORT_SUFFIXES)}")
     outputs = targets(request)
-    inputs = {"saved_model": request.saved_model, "frozen_graph": request.frozen_graph, "representative_data": data}
+    inputs = {
+        "saved_model": request.saved_model,
+        "keras_model": request.keras_model,
+        "frozen_graph": request.frozen_graph,
+        "representative_data": data,
+    }
     _check_apart({flag: path for flag, path in inputs.items() if path}, outputs)
     for flag, path in outputs.items():
         try:
@@ -53,6 +77,8 @@ def check_paths(request: Request) -> None:
 def _check_input(request: Request) -> None:
     if request.frozen_graph:
         _check_file("frozen_graph", Path(request.frozen_graph))
+    elif request.keras_model:
+        _check_keras_file(Path(request.keras_model))
     else:
         with _reading("saved_model", request.saved_model):
             _check_folder(Path(request.saved_model))
@@ -79,6 +105,22 @@ def _check_file(flag: str, file: Path) -> None:
         file.open("rb").close()
 
 
+def _check_data(path: Path) -> None:
+    with _reading("representative_data", path):
+        if path.is_dir():
+            os.listdir(path)
+            return
+    _check_file("representative_data", path)
+
+
+def _check_keras_file(file: Path) -> None:
+    _check_file("keras_model", file)
+    if file.suffix not in KERAS_SUFFIXES:
+        raise InputError(
+            f"--keras_model={file}: Keras tells the form by the suffix; give {' or '.join(KERAS_SUFFIXES)}"
+        )
+
+
 def _check_folder(folder: Path) -> None:
     if (folder / "saved_model.pb").is_file():
         (folder / "saved_model.pb").open("rb").close()
@@ -86,7 +128,7 @@ def _check_folder(folder: Path) -> None:
     if not folder.exists():
         raise InputError(f"--saved_model={folder}: no such folder")
     if not folder.is_dir():
-        hint = "export it with model.export(DIR) first" if folder.suffix in (".h5", ".keras") else "give its folder"
+        hint = f"give --keras_model={folder}" if folder.suffix in KERAS_SUFFIXES else "give its folder"
         raise InputError(f"--saved_model={folder}: a file, not a SavedModel folder; {hint}")
     inner = sorted(path.parent for path in folder.glob("*/saved_model.pb"))
     hint = f"; did you mean {inner[0]}?" if inner else "; give the folder that holds it"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import importlib
 import os
 import pickle
-import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -16,6 +15,7 @@ from multiprocessing.connection import Connection
 from tf_bnfold.clock import Clock
 from tf_bnfold.errors import FoldError
 from tf_bnfold.options import Request
+from tf_bnfold.parent import end_with_parent
 from tf_bnfold.report import Report
 
 PLACE = "place"  # the step that renames outputs into place
@@ -28,6 +28,14 @@ class Step:
     """A step begins."""
 
     name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far the step is: so many inputs are done, of so many, None where that is not known."""
+
+    done: int
+    of: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +65,7 @@ class Failed:
     trace: str
 
 
-Message = Step | Found | Done | Failed
+Message = Step | Progress | Found | Done | Failed
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -67,7 +75,7 @@ def main(descriptor: int, parent: int) -> None:
       descriptor: Writable end of the pipe.
       parent: Process that waits for the result; the child ends with it and places nothing without it.
     """
-    _end_with_parent(parent)
+    end_with_parent(parent)
     channel: Connection[Message, Message] = Connection(descriptor, readable=False)
     request: Request = pickle.load(sys.stdin.buffer)
 
@@ -76,8 +84,23 @@ def main(descriptor: int, parent: int) -> None:
             os._exit(1)
         channel.send(Step(name))
 
-    channel.send(_run(request, Clock(on_step), lambda report: channel.send(Found(report))))
+    clock = Clock(on_step, _Seldom(lambda done, of: channel.send(Progress(done, of))))
+    channel.send(_run(request, clock, lambda report: channel.send(Found(report))))
     os._exit(0)  # the outputs are in place: TensorFlow's teardown could only cost time, or crash
+
+
+class _Seldom:
+    """Passes progress on ten times a second at most, but the end of it always."""
+
+    def __init__(self, tell: Callable[[int, int | None], None]) -> None:
+        self._tell = tell
+        self._next = 0.0
+
+    def __call__(self, done: int, of: int | None) -> None:
+        now = time.monotonic()
+        if now >= self._next or done == of:
+            self._next = now + 0.1
+            self._tell(done, of)
 
 
 def _run(request: Request, clock: Clock, on_report: Callable[[Report], None]) -> Done | Failed:
@@ -93,12 +116,3 @@ def _run(request: Request, clock: Clock, on_report: Callable[[Report], None]) ->
         message = f"internal error, please report it: {type(error).__name__}: {error}"
         return Failed(INTERNAL, message, traceback.format_exc())
     return Done()
-
-
-def _end_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when its parent dies; elsewhere an orphan ends before it places anything."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # it has died already
-        os._exit(1)

@@ -8,10 +8,11 @@ import re
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from tf_bnfold.errors import ConverterError
+from tf_bnfold.errors import ConverterError, FoldError
 from tf_bnfold.formats.convertible import convertible
 from tf_bnfold.formats.custom_ops import has_kernel
 from tf_bnfold.formats.model import Model
+from tf_bnfold.formats.quantisation import FLOAT, Quantisation, configure
 from tf_bnfold.formats.quiet import quiet
 from tf_bnfold.formats.saved_model import save_saved_model
 from tf_bnfold.formats.share import KERAS3_DOUBLE
@@ -28,7 +29,12 @@ _LINEAR = frozenset({
 
 
 def convert_to_tflite(
-    model: Model, *, work_dir: str, allow_select_tf_ops: bool = False, allow_custom_ops: bool = False
+    model: Model,
+    *,
+    work_dir: str,
+    allow_select_tf_ops: bool = False,
+    allow_custom_ops: bool = False,
+    quantisation: Quantisation = FLOAT,
 ) -> bytes:
     """Convert the model with the stock converter, by way of a SavedModel, which keeps signature keys and names.
 
@@ -37,11 +43,14 @@ def convert_to_tflite(
       work_dir: A folder for the SavedModel that the converter reads; the caller removes it.
       allow_select_tf_ops: Let the result use TensorFlow ops beside the built-in ones.
       allow_custom_ops: Let ops that TFLite lacks be custom ops of the result.
+      quantisation: How to quantise it.
 
     Returns:
       The .tflite flatbuffer.
 
     Raises:
+      FlagError: If the model can't be calibrated.
+      InputError: If the data to calibrate on can't be used.
       ConverterError: If the converter refuses; the message names the ops and the way out.
 
     Source: https://ai.google.dev/edge/litert/conversion/tensorflow/convert_tf
@@ -57,19 +66,23 @@ def convert_to_tflite(
     directory = os.path.join(work_dir, "saved_model")
     save_saved_model(model.with_graph(convertible(model.graph_def)), directory)
 
+    keys = signatures_to_convert(model)
+
     def convert(*, lower_lists: bool) -> bytes:
         with quiet():
             converter = tf.lite.TFLiteConverter.from_saved_model(
-                directory, signature_keys=list(signatures_to_convert(model)), tags=set(model.tags)
+                directory, signature_keys=list(keys), tags=set(model.tags)
             )
             converter.allow_custom_ops = allow_custom_ops
+            configure(converter, quantisation, model, keys, allow_select_tf_ops=allow_select_tf_ops)
             if allow_select_tf_ops:
-                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
                 converter._experimental_lower_tensor_list_ops = lower_lists  # the only switch there is
             return bytes(converter.convert())
 
     try:
         return convert(lower_lists=True)
+    except FoldError:
+        raise
     except Exception as error:  # ConverterError, ValueError, RuntimeError and others
         if not (allow_select_tf_ops and _LIST_LOWERING in str(error)):
             raise ConverterError(_one_line(error, model, allow_select_tf_ops=allow_select_tf_ops)) from error

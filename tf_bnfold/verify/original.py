@@ -39,17 +39,18 @@ class Original:
     open: Callable[[], AbstractContextManager[Run]]
 
 
-def saved_model(path: str, tags: Sequence[str], frozen: Model) -> Original:
+def saved_model(path: str, tags: Sequence[str], frozen: Model, name: str = "the SavedModel") -> Original:
     """Return the SavedModel on disk, or where a part was cut out that can't be fed there, the graph before folding.
 
     Args:
       path: Its folder.
       tags: Its tags.
       frozen: What was loaded from it.
+      name: What it is called.
     """
     if frozen.origin and not _can_feed(read_meta_graph(path, tags).graph_def, frozen):
         return _before_folding(frozen)
-    return Original("the SavedModel", lambda: _opened_saved_model(path, tags, frozen))
+    return Original(name, lambda: _opened_saved_model(path, tags, frozen))
 
 
 def frozen_graph(path: str, frozen: Model) -> Original:

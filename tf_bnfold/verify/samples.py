@@ -1,27 +1,24 @@
-"""Inputs to compare on: seeded random ones that the model can take, or the user's own."""
+"""Inputs to compare on: the user's own, or seeded random ones that the model can take."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import math
-import os
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tf_bnfold.errors import InputError
 from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model, SignatureDef, TensorInfo
+from tf_bnfold.formats.representative import Batches, Source
 from tf_bnfold.verify.media import random_png, random_wav
 from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened
 from tf_bnfold.verify.values import Array, NotVerified
 
-Samples = Mapping[str, tuple[Inputs, ...]]  # by signature key
+Samples = Mapping[str, Iterable[Inputs]]  # by signature key; representative data is read anew each time
 
 # A law that holds on inputs around 1 may fail far from it (ReLU6), so inputs are small, ordinary and large.
 _SCALES = (0.1, 1.0, 30.0)
@@ -29,7 +26,6 @@ _WORDS = np.array([b"", b"a", b"cat", b"to be or not"], dtype=object)
 _MOST_ROWS = 256  # of representative data: enough to compare on
 _ROWS_PER_RUN = 32
 _MOST_VALUES = 1 << 27  # of one random input: a volume of 512 x 512 x 512
-_UNREADABLE = (ValueError, OSError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,24 +51,23 @@ def _guesses(signature: SignatureDef) -> Iterator[_Guess]:
         yield _Guess(batch, size, integers, shape, string)
 
 
-def make_samples(model: Model, representative_data: str = "", *, seed: int = 0) -> Samples | NotVerified:
+def make_samples(model: Model, source: Source | None = None, *, seed: int = 0) -> Samples | NotVerified:
     """Make inputs for every signature.
 
     Args:
       model: The frozen model; guesses of unknown sizes are tried on it.
-      representative_data: .npz file with one array per input name, first axis the batch; "" for random inputs.
+      source: Representative data, of which the first rows are taken; None for random inputs.
       seed: Of the random inputs.
 
     Returns:
       Inputs by signature key, or the reason why there are none.
 
     Raises:
-      InputError: If the file can't be used.
+      InputError: If the data can't be used.
     """
-    if representative_data:
-        arrays = _read(representative_data)
+    if source is not None:
         return {
-            key: _from_arrays(arrays, signature, f"signature {key}", representative_data)
+            key: Batches(source, key, signature, size=_ROWS_PER_RUN, most=_MOST_ROWS)
             for key, signature in model.signatures.items()
         }
     samples: dict[str, tuple[Inputs, ...]] = {}
@@ -153,52 +148,3 @@ def _strings(kind: str, shape: list[int], scale: float, random: np.random.Genera
         return np.asarray(random.choice(_WORDS, shape), dtype=object)
     file = random_wav(scale, random) if kind == "wav" else random_png(random)
     return np.full(shape, file, dtype=object)
-
-
-def _read(path: str) -> dict[str, Array]:
-    if not os.path.isfile(path):
-        raise InputError(f"--representative_data {path} is not a file")
-    try:
-        if not zipfile.is_zipfile(path):
-            raise InputError(f"--representative_data {path} is no .npz archive; write it with numpy.savez")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except _UNREADABLE as error:
-        raise InputError(f"--representative_data {path} can not be read as an .npz archive: {error}") from error
-
-
-def _from_arrays(arrays: Mapping[str, Array], signature: SignatureDef, whose: str, path: str) -> tuple[Inputs, ...]:
-    """Cut the arrays into inputs of the signature's batch size."""
-    checked = {}
-    for name, info in sorted(signature.inputs.items()):
-        if name not in arrays:
-            there = ", ".join(sorted(arrays)) or "nothing"
-            raise InputError(f"--representative_data {path} has no array {name} for {whose}; it has: {there}")
-        checked[name] = _checked(arrays[name], info, f"array {name} of {path}")
-    rows = {name: len(value) for name, value in checked.items() if value.ndim}
-    if len(set(rows.values())) > 1:
-        raise InputError(f"the arrays of {path} differ in their number of rows: {rows}")
-    count = min(max(rows.values(), default=1), _MOST_ROWS)
-    batches = [info.tensor_shape.dim[0].size for info in signature.inputs.values() if info.tensor_shape.dim]
-    batch = max(batches, default=1)
-    step = batch if batch > 0 else max(min(count, _ROWS_PER_RUN), 1)
-    if count < step:
-        raise InputError(f"{path} has {count} rows, but {whose} takes {step} at once")
-    return tuple(
-        {name: value[start : start + step] if value.ndim else value for name, value in checked.items()}
-        for start in range(0, count - step + 1, step)
-    )
-
-
-def _checked(value: Array, info: TensorInfo, what: str) -> Array:
-    dtype = tf.as_dtype(info.dtype)
-    shape = tf.TensorShape(info.tensor_shape)
-    if not shape[1:].is_compatible_with(value.shape[1:]) or (shape.rank is not None and shape.rank != value.ndim):
-        raise InputError(f"{what} has shape {list(value.shape)}, but the input is {shape.as_list()}")
-    if dtype == tf.string:
-        return value.astype(object)
-    if not np.can_cast(value.dtype, dtype.as_numpy_dtype, "same_kind"):
-        raise InputError(f"{what} has dtype {value.dtype}, which is no {dtype.name}")
-    if not np.isfinite(value).all():
-        raise InputError(f"{what} has values that are not finite, on which nothing can be compared")
-    return value.astype(dtype.as_numpy_dtype)

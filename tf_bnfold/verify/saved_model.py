@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -23,7 +23,14 @@ INNER = "inner tensors with those before folding"
 
 
 def verify_saved_model(
-    path: str, tags: Sequence[str], frozen: Model, folded: Model, samples: Samples | NotVerified, *, rtol: float = 1e-3
+    path: str,
+    tags: Sequence[str],
+    frozen: Model,
+    folded: Model,
+    samples: Samples | NotVerified,
+    *,
+    rtol: float = 1e-3,
+    name: str = "the SavedModel",
 ) -> tuple[Comparison | NotVerified, Comparison | NotVerified]:
     """Compare the folded graph with the SavedModel on disk, and all surviving inner tensors with those before folding.
 
@@ -39,11 +46,12 @@ def verify_saved_model(
       folded: The model after folding.
       samples: Inputs, from `make_samples`.
       rtol: The error to accept in float32; for float16 and bfloat16 it is at least 16 roundings of the dtype.
+      name: What the SavedModel is called.
 
     Returns:
       What was found for the outputs, and for the inner tensors.
     """
-    return _verified(saved_model(path, tags, frozen), frozen, folded, samples, rtol)
+    return _verified(saved_model(path, tags, frozen, name), frozen, folded, samples, rtol)
 
 
 def verify_frozen_graph(
@@ -105,10 +113,10 @@ class _Comparing:
     outputs: Tally
     inner: Tally
 
-    def run(self, samples: Sequence[Inputs], rtol: float) -> None:
+    def run(self, samples: Iterable[Inputs], rtol: float) -> None:
         signature = self.folded.signatures[self.keys[0]]
         fetches = fetches_of(signature)
-        feeds = feeds_of(signature, samples[0])
+        feeds = feeds_of(signature, next(iter(samples)))
         with opened(self.frozen, feeds) as frozen, contextlib.ExitStack() as stack:
             try:
                 folded = stack.enter_context(opened(self.folded, feeds))

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-
-import numpy as np
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
 
 from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model
-from tf_bnfold.verify.nature import changeable_nodes, coarsest_dtype, deciding_nodes, reach
+from tf_bnfold.verify.judge import Judge
+from tf_bnfold.verify.litert import LiteRT, reason
 from tf_bnfold.verify.samples import Samples
-from tf_bnfold.verify.session import Inputs, feeds_of, fetches_of, opened
+from tf_bnfold.verify.session import feeds_of, fetches_of, opened
 from tf_bnfold.verify.tally import Tally
-from tf_bnfold.verify.values import Array, Comparison, Difference, NotVerified, difference, limit_for
+from tf_bnfold.verify.values import Comparison, NotVerified
 
 TFLITE = ".tflite with the folded graph"
 UP_TO_CUSTOM_OPS = ".tflite up to its custom ops, converted apart, with the folded graph"
@@ -39,19 +35,17 @@ def verify_tflite(
     if isinstance(samples, NotVerified):
         return NotVerified(compared, f"{samples.compared}: {samples.reason}")
     tally = Tally(compared)
-    judge = _Judge(folded, rtol)
+    judge = Judge(folded, rtol)
     try:
-        runner = _Interpreter(content)
+        runner = LiteRT(content)
         for key in runner.keys:
             _compare_signature(key, folded, runner, judge, samples, tally)
     except (RuntimeError, ValueError) as error:
-        return NotVerified(compared, f"LiteRT can not run it here: {_reason(error)}")
+        return NotVerified(compared, f"LiteRT can not run it here: {reason(error)}")
     return tally.finding("every output is random or stateful")
 
 
-def _compare_signature(
-    key: str, folded: Model, runner: _Interpreter, judge: _Judge, samples: Samples, tally: Tally
-) -> None:
+def _compare_signature(key: str, folded: Model, runner: LiteRT, judge: Judge, samples: Samples, tally: Tally) -> None:
     signature = folded.signatures[key]
     fetches = fetches_of(signature)
     with opened(folded) as graph:
@@ -65,48 +59,3 @@ def _compare_signature(
             tally.samples += 1
             for (name, tensor), expected in zip(fetches.items(), values, strict=True):
                 tally.add(dict(judge.differences(f"{key}: {name}", tensor, expected, found.get(name))))
-
-
-class _Judge:
-    """What the graph says about which difference is a fault."""
-
-    def __init__(self, folded: Model, rtol: float) -> None:
-        graph_def = folded.graph_def
-        self._unrepeatable = reach(graph_def, changeable_nodes(graph_def))
-        self._behind_decisions = reach(graph_def, deciding_nodes(graph_def))
-        self._coarsest = coarsest_dtype(graph_def)
-        self._rtol = rtol
-
-    def differences(
-        self, name: str, tensor: str, expected: Array, found: Array | None
-    ) -> Iterator[tuple[str, Difference]]:
-        if tensor in self._unrepeatable:
-            return
-        limit = limit_for(self._coarsest(tensor).as_numpy_dtype, self._rtol)
-        if found is None:
-            yield name, Difference(math.inf, 1.0, limit)
-            return
-        each = difference(found, expected, limit)
-        yield name, each.told(decided_otherwise=bool(each.share) and tensor in self._behind_decisions)
-
-
-class _Interpreter:
-    """A .tflite in LiteRT's interpreter. Its methods raise RuntimeError or ValueError for what it can't run."""
-
-    def __init__(self, content: bytes) -> None:
-        self._interpreter = Interpreter(model_content=content)
-        self.keys = tuple(self._interpreter.get_signature_list())
-        self._runners = {key: self._interpreter.get_signature_runner(key) for key in self.keys}
-
-    def run(self, key: str, inputs: Inputs) -> dict[str, Array]:
-        """Return the outputs by name. The state of recurrent ops is reset, so that the next run starts anew too."""
-        outputs = {name: np.array(value) for name, value in self._runners[key](**inputs).items()}
-        self._interpreter.reset_all_variables()
-        return outputs
-
-
-def _reason(error: Exception) -> str:
-    message = str(error)
-    if "Select TensorFlow op" in message or "Flex" in message:
-        return "it has TensorFlow ops, which need the Flex delegate"
-    return one_line(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +92,21 @@ class Comparison:
         return self.tensors[self.worst].limit if self.worst else None
 
     @property
+    def failure(self) -> str:
+        """Say what failed, "" where nothing did."""
+        if not self.failed:
+            return ""
+        return (
+            f"{self.compared}: {len(self.failed)} of {len(self.tensors)} tensors differ, "
+            f"first {self.failed[0]}, most {self.worst} by {self.error:.2g}, more than {self.limit:.2g}"
+        )
+
+    @property
+    def advice(self) -> str:
+        """Say what the user can do about a failure."""
+        return "--keep leaves single batch norms alone, --rtol sets the limit"
+
+    @property
     def differing(self) -> Mapping[str, float]:
         """Return the share of differing elements by tensor behind a discontinuous op that decided otherwise."""
         return {name: each.share for name, each in self.tensors.items() if each.share}
@@ -109,30 +125,39 @@ class NotVerified:
     reason: str
 
 
-def require_verified(findings: Sequence[Comparison | NotVerified]) -> None:
+class Judged(Protocol):
+    """A comparison that was made.
+
+    Attributes:
+      compared: What was compared with what.
+      failure: What failed, "" where nothing did.
+      advice: What the user can do about it.
+    """
+
+    @property
+    def compared(self) -> str: ...  # noqa: D102
+    @property
+    def failure(self) -> str: ...  # noqa: D102
+    @property
+    def advice(self) -> str: ...  # noqa: D102
+
+
+def require_verified(findings: Sequence[Judged | NotVerified]) -> None:
     """Raise for findings that fail, or else for one that could not be made.
 
     Raises:
       VerificationError: It names tensors, errors and limits, or the reason.
     """
-    failed = [_failure(finding) for finding in findings if isinstance(finding, Comparison) and finding.failed]
+    failed = [finding for finding in findings if not isinstance(finding, NotVerified) and finding.failure]
     if failed:
-        raise VerificationError(
-            f"verification failed, so nothing is written: {'; '.join(failed)}. "
-            "--keep leaves single batch norms alone, --rtol sets the limit"
-        )
+        failures = "; ".join(finding.failure for finding in failed)
+        advice = "; ".join(dict.fromkeys(finding.advice for finding in failed))
+        raise VerificationError(f"verification failed, so nothing is written: {failures}. {advice}")
     for finding in findings:
         if isinstance(finding, NotVerified):
             raise VerificationError(
                 f"not verified, {finding.compared}: {finding.reason}; --noverify writes the result all the same"
             )
-
-
-def _failure(finding: Comparison) -> str:
-    return (
-        f"{finding.compared}: {len(finding.failed)} of {len(finding.tensors)} tensors differ, "
-        f"first {finding.failed[0]}, most {finding.worst} by {finding.error:.2g}, more than {finding.limit:.2g}"
-    )
 
 
 def limit_for(dtype: npt.DTypeLike, rtol: float) -> float:

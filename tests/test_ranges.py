@@ -1,0 +1,187 @@
+"""How folding spreads the ranges of weights, and when that is a warning."""
+
+from __future__ import annotations
+
+import json
+
+import graphs as g
+import numpy as np
+import pytest
+import saved_models
+import tensorflow as tf
+from checker import build
+
+import tf_bnfold
+from tf_bnfold import pipeline
+from tf_bnfold.fold import fold_graph
+from tf_bnfold.fold.ranges import weight_ranges
+from tf_bnfold.options import Options, Request
+from tf_bnfold.outcome import Kind, Outcome, Status
+from tf_bnfold.ranges import BOUND, sinks_of, spread, warnings
+from tf_bnfold.report import Sink
+
+
+def folded(function, keep=""):
+    built = build(function)
+    folding = fold_graph(built.graph_def, built.outputs, keep=keep)
+    return built.graph_def, folding
+
+
+def sinks(function, keep=""):
+    before, folding = folded(function, keep)
+    return sinks_of(folding.outcomes, weight_ranges(before), weight_ranges(folding.graph_def))
+
+
+def test_spread_is_largest_to_median_of_the_channels_that_live():
+    assert spread(np.array([1.0, 2.0, 3.0, 30.0])) == 12
+    assert spread(np.array([0.0, 0.0, 0.0, 2.0, 4.0, 6.0])) == 1.5
+    assert spread(np.zeros(3)) == spread(np.array([])) == 1
+    assert spread(np.array([1.0, np.inf, 3.0])) == 1.5
+
+
+def weights_of(graph_def, name):
+    (node,) = (node for node in graph_def.node if node.name == name)
+    return tf.make_ndarray(node.attr["value"].tensor)
+
+
+# Each op with its weights' axes other than that of the output channel.
+OPS = {
+    "conv": (lambda: g.conv(g.image(), 4, name="op"), (0, 1, 2)),
+    "depthwise": (lambda: g.depthwise(g.image(), 2, name="op"), (0, 1)),
+    "grouped": (lambda: g.conv(g.image(4), 6, groups=2, name="op"), (0, 1, 2)),
+    "transposed": (lambda: g.transposed(g.placeholder(2, 4, 5, 3), 4, name="op"), (0, 1, 3)),
+    "dense": (lambda: g.dense(g.rows(), 5, name="op"), (0,)),
+    "NCHW": (lambda: g.conv(g.nchw(), 4, layout="NCHW", name="op"), (0, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_ranges_are_those_of_the_output_channels(op):
+    make, axes = OPS[op]
+    graph_def = build(make).graph_def
+    (found,) = weight_ranges(graph_def)
+    weights = weights_of(graph_def, "op/weights")
+    np.testing.assert_allclose(found.ranges, np.abs(weights).max(axis=axes).ravel(), rtol=1e-6)
+    assert (found.name, found.function) == ("op", "")
+
+
+def blown_up():
+    """A depthwise op, one of whose channels was nearly constant in training: its variance is tiny."""
+    variance = np.full(8, 1.0)
+    variance[3] = 1e-6
+    depthwise = g.depthwise(g.image(8), name="depthwise")
+    norm = g.norm(depthwise, gamma=g.numbers(np.ones(8)), variance=g.numbers(variance), epsilon=1e-9, name="bn")
+    return g.norm(g.conv(tf.nn.relu(norm), 4, name="conv"), name="bn2")
+
+
+def test_a_depthwise_op_that_the_fold_blows_up_is_found():
+    depthwise, conv = sinks(blown_up)
+    assert (depthwise.name, depthwise.op, depthwise.channels) == ("depthwise", "DepthwiseConv2dNative", 8)
+    assert depthwise.before < 3
+    assert depthwise.after > 300
+    assert conv.after < BOUND
+
+
+def test_what_takes_nothing_is_no_sink():
+    assert [sink.name for sink in sinks(blown_up, keep="bn$")] == ["conv"]
+    assert sinks(lambda: g.conv(g.image(), 4)) == ()
+
+
+def test_sinks_in_functions_are_found_by_function():
+    @tf.function(input_signature=[tf.TensorSpec([None, 4, 4, 4])], experimental_implements=None)
+    def body(x):
+        return g.norm(g.conv(x, 3, 1, name="conv"), name="bn")
+
+    before, folding = folded(lambda: body.get_concrete_function()(g.conv(g.image(3, 4), 4, (1, 2), name="conv")))
+    (sink,) = sinks_of(folding.outcomes, weight_ranges(before), weight_ranges(folding.graph_def))
+    assert sink.name == "conv"
+    assert sink.function
+
+
+def test_weights_that_are_no_constants_have_no_ranges():
+    graph_def = build(lambda: raw_conv(g.image(3), g.placeholder(2, 2, 3, 4, name="weights"))).graph_def
+    (found,) = weight_ranges(graph_def)
+    assert found.ranges is None
+    assert sinks_of([OUTCOME], [found], [found]) == ()
+
+
+def raw_conv(x, weights):
+    return tf.raw_ops.Conv2D(input=x, filter=weights, strides=[1, 1, 1, 1], padding="VALID", name="conv")
+
+
+def test_graphs_of_other_linear_ops_are_not_compared():
+    one = weight_ranges(build(lambda: g.conv(g.image(), 4)).graph_def)
+    assert sinks_of([OUTCOME], one, ()) == ()
+
+
+OUTCOME = Outcome("bn", ("bn",), "FusedBatchNormV3", Kind.BATCH_NORM, 4, Status.UP, ("conv",))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "warns"), [(1, 15.9, False), (1, 16.1, True), (10, 19, False), (20, 500, True)]
+)
+def test_a_warning_comes_beyond_the_bound_and_where_it_has_grown(before, after, warns):
+    found = list(warnings([Sink("conv", "Conv2D", "", 4, before, after)], [OUTCOME]))
+    assert bool(found) == warns
+
+
+def test_the_warning_names_the_worst_and_what_helps():
+    listed = [Sink(f"conv{n}", "Conv2D", "", 4, 1.0, 20.0 + n) for n in range(4)]
+    listed.append(Sink("conv", "Conv2D", "", 4, 1.5, 640.0))
+    (text,) = warnings(listed, [OUTCOME])
+    assert text == (
+        "folding spread the channel ranges of 5 weights (largest / median) beyond 16: conv 1.5 to 640, conv3 1 to 23, "
+        "conv2 1 to 22, and 2 more; with one scale per channel, as TFLite has, that costs little, with one per tensor "
+        "a lot: look at the SQNR, and if it is low, give --quantize=int16x8, or leave that batch norm alone, as with "
+        "--keep='bn'"
+    )
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory) -> str:
+    """A SavedModel of the graph that is blown up."""
+
+    def call(image):
+        variance = np.full(8, 1.0)
+        variance[3] = 1e-6
+        random = np.random.default_rng(0)
+        depthwise = tf.nn.depthwise_conv2d(image, random.normal(size=(3, 3, 8, 1)).astype("f"), [1, 1, 1, 1], "SAME")
+        ones = np.ones(8, np.float32)
+        parameters = (ones, 0 * ones, 0 * ones, variance.astype(np.float32), 1e-9)
+        gamma, beta, mean, variance, epsilon = parameters
+        norm, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=depthwise, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=epsilon, is_training=False,
+            name="norm",
+        )  # fmt: skip
+        return {"y": tf.nn.relu6(norm)}
+
+    path = str(tmp_path_factory.mktemp("fragile") / "model")
+    return saved_models.saved(path, call, tf.TensorSpec([None, 6, 6, 8], name="image"))
+
+
+def test_the_report_has_each_sink_and_a_quantised_model_the_warning(fragile, tmp_path):
+    options = Options(quantize="dynamic")
+    report_file = tmp_path / "report.json"
+    request = Request(fragile, tflite=str(tmp_path / "o.tflite"), report=str(report_file), options=options)
+    report = pipeline.run(request)
+    (sink,) = json.loads(report_file.read_text(encoding="utf-8"))["result"]["sinks"]
+    assert sink["op"] == "DepthwiseConv2dNative"
+    assert sink["spread"]["before"] < 3
+    assert sink["spread"]["after"] > 300
+    (warning,) = (note for note in report.result.notes if "channel ranges" in note)
+    assert f"{sink['name']} {sink['spread']['before']:.3g} to" in warning
+    kept = warning.split("--keep='")[1].rstrip("'")
+    again = pipeline.run(Request(fragile, tflite=request.tflite, options=Options(quantize="dynamic", keep=kept)))
+    assert not any("channel ranges" in note for note in again.result.notes)
+    assert again.result.sinks == ()
+
+
+def test_a_float_model_is_not_warned_of(fragile, tmp_path):
+    report = tf_bnfold.convert(fragile, tmp_path / "o.tflite", Options(quantize="float16"))
+    assert report.result.sinks[0].after > 300
+    assert not any("channel ranges" in note for note in report.result.notes)
+
+
+def test_a_folded_graph_def_has_its_sinks_too():
+    built = build(blown_up)
+    assert len(tf_bnfold.fold_graph_def(built.graph_def, built.outputs).report.result.sinks) == 2

@@ -1,0 +1,72 @@
+"""How the ranges of weights changed in a fold, and when to warn of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tf_bnfold.fold.ranges import Weights
+from tf_bnfold.outcome import Outcome
+from tf_bnfold.report import Sink
+
+# With one scale for all weights of an op, int8 leaves the median channel 127 / 16 = 8 steps on each side of zero: half
+# of its 8 bits. That is where accuracy is known to break down; a ratio that was there before is not the fold's doing.
+BOUND = 16.0
+GROWTH = 2.0
+_SHOWN = 3
+
+
+def spread(ranges: npt.NDArray[np.float64]) -> float:
+    """Return the ratio of the largest to the median channel range; channels that are all zero do not count."""
+    living = ranges[(ranges > 0) & np.isfinite(ranges)]
+    return float(living.max() / np.median(living)) if living.size else 1.0
+
+
+def sinks_of(outcomes: Sequence[Outcome], before: Sequence[Weights], after: Sequence[Weights]) -> tuple[Sink, ...]:
+    """Compare the weights of the linear ops that took something before and after the fold.
+
+    Folding renames an op whose value changes, but keeps all linear ops and their order.
+
+    Args:
+      outcomes: What became of each batch norm and affine.
+      before: The linear ops of the graph before folding.
+      after: Those of the graph after it.
+
+    Returns:
+      The sinks in the order of the graph; none whose weights can't be read.
+    """
+    took = {(outcome.function, name) for outcome in outcomes for name in outcome.sinks}
+    if [(each.op, each.function) for each in before] != [(each.op, each.function) for each in after]:
+        return ()
+    return tuple(
+        Sink(old.name, old.op, old.function, old.ranges.size, spread(old.ranges), spread(new.ranges))
+        for old, new in zip(before, after, strict=True)
+        if (old.function, old.name) in took and old.ranges is not None and new.ranges is not None
+    )
+
+
+def warnings(sinks: Sequence[Sink], outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Yield a sentence with advice where the spread of an op's weights has grown beyond the bound."""
+    grown = sorted(
+        (sink for sink in sinks if sink.after > BOUND and sink.after > GROWTH * sink.before),
+        key=lambda sink: sink.after,
+        reverse=True,
+    )
+    if not grown:
+        return
+    shown = ", ".join(f"{sink.name} {sink.before:.3g} to {sink.after:.3g}" for sink in grown[:_SHOWN])
+    more = f", and {len(grown) - _SHOWN} more" if len(grown) > _SHOWN else ""
+    yield (
+        f"folding spread the channel ranges of {len(grown)} weights (largest / median) beyond {BOUND:g}: "
+        f"{shown}{more}; with one scale per channel, as TFLite has, that costs little, with one per tensor a lot: look "
+        "at the SQNR, and if it is low, give --quantize=int16x8, or leave that batch norm alone, as with "
+        f"{_kept(grown[0], outcomes)}"
+    )
+
+
+def _kept(sink: Sink, outcomes: Sequence[Outcome]) -> str:
+    """Return the flag that leaves alone what a sink took."""
+    into = (each.name for each in outcomes if sink.name in each.sinks and each.function == sink.function)
+    return f"--keep='{next(into)}'"

@@ -1,0 +1,41 @@
+"""What the graph says about which difference of a converted model is a fault."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from tf_bnfold.formats.model import Model
+from tf_bnfold.verify.nature import changeable_nodes, coarsest_dtype, deciding_nodes, reach
+from tf_bnfold.verify.values import Array, Difference, difference, limit_for
+
+
+class Judge:
+    """What the graph says about which difference is a fault."""
+
+    def __init__(self, folded: Model, rtol: float) -> None:
+        graph_def = folded.graph_def
+        self._unrepeatable = reach(graph_def, changeable_nodes(graph_def))
+        self._behind_decisions = reach(graph_def, deciding_nodes(graph_def))
+        self._coarsest = coarsest_dtype(graph_def)
+        self._rtol = rtol
+
+    def differences(
+        self, name: str, tensor: str, expected: Array, found: Array | None
+    ) -> Iterator[tuple[str, Difference]]:
+        """Yield the name and the difference of an output, unless it is random or stateful.
+
+        Args:
+          name: What it is called in the report.
+          tensor: Its tensor.
+          expected: Its value in the graph.
+          found: Its value in what was converted, None where it is missing.
+        """
+        if tensor in self._unrepeatable:
+            return
+        limit = limit_for(self._coarsest(tensor).as_numpy_dtype, self._rtol)
+        if found is None:
+            yield name, Difference(math.inf, 1.0, limit)
+            return
+        each = difference(found, expected, limit)
+        yield name, each.told(decided_otherwise=bool(each.share) and tensor in self._behind_decisions)

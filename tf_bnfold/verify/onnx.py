@@ -1,0 +1,92 @@
+"""Compare an .onnx with the folded graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnxruntime
+import tensorflow as tf
+
+from tf_bnfold.formats.meta_graph import one_line
+from tf_bnfold.formats.model import Model
+from tf_bnfold.verify.judge import Judge
+from tf_bnfold.verify.samples import Samples
+from tf_bnfold.verify.session import Inputs, feeds_of, fetches_of, opened
+from tf_bnfold.verify.tally import Tally
+from tf_bnfold.verify.values import Array, Comparison, NotVerified
+
+ONNX = ".onnx with the folded graph"
+
+
+def verify_onnx(
+    folded: Model, key: str, content: bytes, samples: Samples | NotVerified, *, rtol: float = 1e-3
+) -> Comparison | NotVerified:
+    """Compare the outputs of an .onnx, run by onnxruntime, with those of the graph that it was converted from.
+
+    Args:
+      folded: The model that was converted.
+      key: The signature that was.
+      content: The serialised ModelProto.
+      samples: Inputs, from `make_samples`.
+      rtol: The error to accept in float32; for float16 and bfloat16 it is at least 16 roundings of the dtype.
+
+    Returns:
+      What was found. An output behind a discontinuous op that differs is told as a share and does not fail.
+    """
+    if isinstance(samples, NotVerified):
+        return NotVerified(ONNX, f"{samples.compared}: {samples.reason}")
+    try:
+        onnx.checker.check_model(content, full_check=True)
+        run = _Session(content)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return NotVerified(ONNX, f"onnx.checker refuses it: {one_line(error)}")
+    except Exception as error:  # noqa: BLE001 onnxruntime has a class of its own for each failure
+        return NotVerified(ONNX, f"onnxruntime can not load it: {one_line(error)}")
+    tally, judge = Tally(ONNX), Judge(folded, rtol)
+    signature = folded.signatures[key]
+    fetches = fetches_of(signature)
+    with opened(folded) as graph:
+        for inputs in samples[key]:
+            try:
+                values = graph.run(list(fetches.values()), feeds_of(signature, inputs))
+            except tf.errors.OpError as error:  # verify_saved_model tells a fault from an input out of range
+                tally.refusal = f"the graph can not take the inputs: {one_line(error)}"
+                continue
+            try:
+                found = run(inputs)
+            except Exception as error:  # noqa: BLE001
+                return NotVerified(ONNX, f"onnxruntime can not run it: {one_line(error)}")
+            tally.samples += 1
+            for (name, tensor), expected in zip(fetches.items(), values, strict=True):
+                tally.add(dict(judge.differences(f"{key}: {name}", tensor, expected, found.get(name))))
+    return tally.finding("every output is random or stateful")
+
+
+class _Session:
+    """An .onnx in onnxruntime, as it runs for users: with its optimisations."""
+
+    def __init__(self, content: bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
+        """Return the outputs by name."""
+        fed = {name: _as_strings(value) if value.dtype == object else value for name, value in inputs.items()}
+        return {name: _as_bytes(value) for name, value in zip(self._names, self._session.run(None, fed), strict=True)}
+
+
+def _as_strings(value: Array) -> Array:
+    """Return strings as onnxruntime takes them; TensorFlow has bytes."""
+    texts = [each.decode("utf-8") if isinstance(each, bytes) else each for each in value.ravel().tolist()]
+    return np.array(texts, dtype=object).reshape(value.shape)
+
+
+def _as_bytes(value: Array) -> Array:
+    if value.dtype.kind not in "OU":
+        return value
+    texts = [each.encode("utf-8") if isinstance(each, str) else each for each in value.ravel().tolist()]
+    return np.array(texts, dtype=object).reshape(value.shape)
