@@ -318,7 +318,13 @@ on_report(REPORT)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_child_and_leaves_nothing(folder, pipeline, number):
     pipeline(HALF_WAY)
-    with start() as process:
+    before = signal.signal(number, signal.SIG_DFL)  # the tests themselves may run under nohup
+    try:
+        process = start()
+    finally:
+        signal.signal(number, before)
+    with process, contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(process.kill)  # else a failure would wait for it
         wait_for((folder / "pid").exists, "the child has not started")
         process.send_signal(number)
         assert process.wait(20) == 128 + number
