@@ -14,10 +14,6 @@ from random_graphs import Step, build_program, programs
 _SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
 
 
-# A program chains up to 14 ops, and functions beside, whose new constants are each rounded to float32.
-_RTOL = 1e-5
-
-
 def _check(program: list[Step], batch: int | None, fetches: int) -> None:
     function = functools.partial(build_program, program, batch=batch, fetches=fetches)
     built = build(function)
@@ -25,7 +21,7 @@ def _check(program: list[Step], batch: int | None, fetches: int) -> None:
         run(built.graph_def, [f"{name.split(':')[0]}:0" for name in built.outputs], feeds_of(built.graph_def, 0, 1.0))
     except tf.errors.InvalidArgumentError:
         assume(False)  # with a free batch a program may join batches that differ
-    check_fold(function, rtol=_RTOL)
+    check_fold(function, is_deep=True)
 
 
 @pytest.mark.parametrize("batch", [2, None])

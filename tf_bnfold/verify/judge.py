@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+import tensorflow as tf
+
+from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model
 from tf_bnfold.verify.nature import changeable_nodes, coarsest_dtype, deciding_nodes, reach
+from tf_bnfold.verify.samples import Samples
+from tf_bnfold.verify.session import Inputs, feeds_of, fetches_of, opened
+from tf_bnfold.verify.tally import Tally
 from tf_bnfold.verify.values import Array, Difference, difference, limit_for
 
 
@@ -39,3 +45,31 @@ class Judge:
             return
         each = difference(found, expected, limit)
         yield name, each.told(decided_otherwise=bool(each.share) and tensor in self._behind_decisions)
+
+
+def compare_signature(
+    key: str, folded: Model, run: Callable[[Inputs], Mapping[str, Array]], judge: Judge, samples: Samples, tally: Tally
+) -> None:
+    """Run a signature of the graph and what it was converted to, and add each output's difference to the tally.
+
+    Args:
+      key: The signature.
+      folded: The model that was converted.
+      run: Runs what it was converted to: outputs by name, of inputs by name.
+      judge: Of the model.
+      samples: Inputs, from `make_samples`.
+      tally: Gets what is found.
+    """
+    signature = folded.signatures[key]
+    fetches = fetches_of(signature)
+    with opened(folded) as graph:
+        for inputs in samples[key]:
+            try:
+                values = graph.run(list(fetches.values()), feeds_of(signature, inputs))
+            except tf.errors.OpError as error:  # verify_saved_model tells a fault from an input out of range
+                tally.refusal = f"the graph can not take the inputs: {one_line(error)}"
+                continue
+            found = run(inputs)
+            tally.samples += 1
+            for (name, tensor), expected in zip(fetches.items(), values, strict=True):
+                tally.add(dict(judge.differences(f"{key}: {name}", tensor, expected, found.get(name))))

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 import onnxruntime
-import tensorflow as tf
 
 from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model
-from tf_bnfold.verify.judge import Judge
+from tf_bnfold.verify.judge import Judge, compare_signature
 from tf_bnfold.verify.samples import Samples
-from tf_bnfold.verify.session import Inputs, feeds_of, fetches_of, opened
+from tf_bnfold.verify.session import Inputs
 from tf_bnfold.verify.tally import Tally
 from tf_bnfold.verify.values import Array, Comparison, NotVerified
 
@@ -44,24 +43,16 @@ def verify_onnx(
         return NotVerified(ONNX, f"onnx.checker refuses it: {one_line(error)}")
     except Exception as error:  # noqa: BLE001 onnxruntime has a class of its own for each failure
         return NotVerified(ONNX, f"onnxruntime can not load it: {one_line(error)}")
-    tally, judge = Tally(ONNX), Judge(folded, rtol)
-    signature = folded.signatures[key]
-    fetches = fetches_of(signature)
-    with opened(folded) as graph:
-        for inputs in samples[key]:
-            try:
-                values = graph.run(list(fetches.values()), feeds_of(signature, inputs))
-            except tf.errors.OpError as error:  # verify_saved_model tells a fault from an input out of range
-                tally.refusal = f"the graph can not take the inputs: {one_line(error)}"
-                continue
-            try:
-                found = run(inputs)
-            except Exception as error:  # noqa: BLE001
-                return NotVerified(ONNX, f"onnxruntime can not run it: {one_line(error)}")
-            tally.samples += 1
-            for (name, tensor), expected in zip(fetches.items(), values, strict=True):
-                tally.add(dict(judge.differences(f"{key}: {name}", tensor, expected, found.get(name))))
+    tally = Tally(ONNX)
+    try:
+        compare_signature(key, folded, run, Judge(folded, rtol), samples, tally)
+    except _CanNotRunError as error:
+        return NotVerified(ONNX, f"onnxruntime can not run it: {one_line(error)}")
     return tally.finding("every output is random or stateful")
+
+
+class _CanNotRunError(Exception):
+    """What onnxruntime says of inputs that it does not take, or of an op that fails."""
 
 
 class _Session:
@@ -76,7 +67,11 @@ class _Session:
     def __call__(self, inputs: Inputs) -> Mapping[str, Array]:
         """Return the outputs by name."""
         fed = {name: _as_strings(value) if value.dtype == object else value for name, value in inputs.items()}
-        return {name: _as_bytes(value) for name, value in zip(self._names, self._session.run(None, fed), strict=True)}
+        try:
+            values = self._session.run(None, fed)
+        except Exception as error:  # onnxruntime has a class of its own for each failure
+            raise _CanNotRunError(str(error)) from error
+        return {name: _as_bytes(value) for name, value in zip(self._names, values, strict=True)}
 
 
 def _as_strings(value: Array) -> Array:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
+import functools
 
-from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model
-from tf_bnfold.verify.judge import Judge
+from tf_bnfold.verify.judge import Judge, compare_signature
 from tf_bnfold.verify.litert import LiteRT, reason
 from tf_bnfold.verify.samples import Samples
-from tf_bnfold.verify.session import feeds_of, fetches_of, opened
 from tf_bnfold.verify.tally import Tally
 from tf_bnfold.verify.values import Comparison, NotVerified
 
@@ -39,23 +37,7 @@ def verify_tflite(
     try:
         runner = LiteRT(content)
         for key in runner.keys:
-            _compare_signature(key, folded, runner, judge, samples, tally)
+            compare_signature(key, folded, functools.partial(runner.run, key), judge, samples, tally)
     except (RuntimeError, ValueError) as error:
         return NotVerified(compared, f"LiteRT can not run it here: {reason(error)}")
     return tally.finding("every output is random or stateful")
-
-
-def _compare_signature(key: str, folded: Model, runner: LiteRT, judge: Judge, samples: Samples, tally: Tally) -> None:
-    signature = folded.signatures[key]
-    fetches = fetches_of(signature)
-    with opened(folded) as graph:
-        for inputs in samples[key]:
-            try:
-                values = graph.run(list(fetches.values()), feeds_of(signature, inputs))
-            except tf.errors.OpError as error:  # verify_saved_model tells a fault from an input out of range
-                tally.refusal = f"the graph can not take the inputs: {one_line(error)}"
-                continue
-            found = runner.run(key, inputs)
-            tally.samples += 1
-            for (name, tensor), expected in zip(fetches.items(), values, strict=True):
-                tally.add(dict(judge.differences(f"{key}: {name}", tensor, expected, found.get(name))))
