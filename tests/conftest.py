@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for the tests that use onnxruntime themselves
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
-import onnxruntime
 import tf2onnx
 
 from tf_bnfold.clock import Clock
@@ -66,6 +66,6 @@ def versions(options: Options) -> Mapping[str, str]:
     return {
         "tf2onnx": tf2onnx.__version__,
         "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": importlib.metadata.version("onnxruntime"),
         "onnx_opset": str(options.opset),
     }

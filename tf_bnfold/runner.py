@@ -27,6 +27,7 @@ _TAIL = 16_384  # bytes of the child's own output that a failure shows
 _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "1",  # no start-up banners; warnings and errors explain a failure
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # leave the memory of a shared GPU to others
+    "KERAS_HOME": os.devnull,  # else Keras makes ~/.keras and writes its settings there
 }
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import numpy as np
 import onnx
+
+# Read as it is imported. From 1.29 on it sends what it runs to its makers, and keeps files in ~/.cache for that.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from tf_bnfold.formats.meta_graph import one_line
