@@ -8,9 +8,11 @@ from pathlib import Path
 
 import graphs as g
 import numpy as np
+import onnx
 import pytest
 import saved_models
 import tensorflow as tf
+from ai_edge_litert import interpreter
 from frozen_graphs import IMAGE, frozen, net, run, saved
 from google.protobuf import text_format
 from tensorflow.core.framework import graph_pb2
@@ -325,3 +327,29 @@ def test_keyword_spotting_behind_a_wav_decoder(tmp_path):
         pipeline.run(whole, on_report=reports.append)
     assert caught.value.exit_code == 5
     assert [measurement.verified for measurement in reports[-1].run.measurements] == [True] * 2  # on a random WAV file
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_inputs_and_outputs_keep_the_order_in_which_they_are_given(quantize, tmp_path):
+    def two_by_two():
+        zebra, apple = (g.image(name=name) for name in ("zebra", "apple"))
+        tf.nn.relu(g.norm(g.conv(zebra, 3), version=1), name="zoo")
+        tf.nn.relu(g.norm(g.conv(apple, 5), version=1), name="bar")
+
+    given = {"input_nodes": ("zebra", "apple"), "output_nodes": ("zoo", "bar")}
+    data = {name: np.random.default_rng(0).normal(size=(20, 5, 6, 3)).astype(np.float32) for name in ("apple", "zebra")}
+    np.savez(tmp_path / "data.npz", **data)
+    options = Options(**given, quantize=quantize, representative_data=str(tmp_path / "data.npz"))
+    file, lite, onnx_file = saved(tmp_path / "net.pb", frozen(two_by_two)), tmp_path / "m.tflite", tmp_path / "m.onnx"
+    pipeline.run(Request(frozen_graph=file, tflite=str(lite), onnx=str(onnx_file), options=options))
+
+    runner = interpreter.Interpreter(str(lite))
+    assert [detail["name"].partition(":")[0] for detail in runner.get_input_details()] == ["zebra", "apple"]
+    assert [detail["shape"][-1] for detail in runner.get_output_details()] == [3, 5]
+    signature = runner.get_signature_runner("serving_default")
+    assert {name: detail["shape"][-1] for name, detail in signature.get_output_details().items()} == {
+        "zoo": 3,
+        "bar": 5,
+    }
+    graph = onnx.load(onnx_file).graph
+    assert [value.name for value in (*graph.input, *graph.output)] == ["zebra", "apple", "zoo", "bar"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ai_edge_litert import schema_py_generated as schema
 
@@ -32,6 +32,31 @@ def float_ops(content: bytes) -> collections.Counter[str]:
             if tensors & floats and name not in _NO_ARITHMETIC:
                 found[name] += 1
     return found
+
+
+def in_order(content: bytes, key: str, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """Put the inputs and outputs of a .tflite into an order; the converter sorts them by name.
+
+    Args:
+      content: The .tflite.
+      key: A signature, the only one of its subgraph.
+      inputs: The names of its inputs.
+      outputs: The names of its outputs.
+    """
+    ordered = bytearray(content)
+    model = schema.Model.GetRootAs(ordered)
+    signatures = (model.SignatureDefs(index) for index in range(model.SignatureDefsLength()))
+    signature = next(each for each in signatures if each.SignatureKey() == key.encode())
+    subgraph = model.Subgraphs(signature.SubgraphIndex())
+    for names, place, count, there in (
+        (inputs, signature.Inputs, signature.InputsLength(), subgraph.InputsAsNumpy()),
+        (outputs, signature.Outputs, signature.OutputsLength(), subgraph.OutputsAsNumpy()),
+    ):
+        tensors = {str(each.Name(), "utf-8"): each.TensorIndex() for each in map(place, range(count))}
+        wanted = [tensors[name] for name in names]
+        if sorted(wanted) == sorted(there.tolist()):  # not where one tensor stands for two outputs
+            there[:] = wanted
+    return bytes(ordered)
 
 
 def _op_names(content: bytes) -> Iterator[str]:

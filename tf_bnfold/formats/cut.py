@@ -10,7 +10,7 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from tf_bnfold.errors import FlagError
-from tf_bnfold.formats.model import GraphDef, Model, SignatureDef, TensorInfo, node_name
+from tf_bnfold.formats.model import GraphDef, Model, Order, SignatureDef, TensorInfo, node_name
 from tf_bnfold.formats.prune import pruned
 from tf_bnfold.formats.surgery import near
 from tf_bnfold.formats.tensors import output_dtypes, short_name, tensor_infos, tensor_name, unused
@@ -34,7 +34,7 @@ def cut(model: Model, inputs: Sequence[str], outputs: Sequence[str]) -> Model:
 
     Returns:
       The model, with one signature. Inputs and outputs that were the signature's keep their names in it, others have
-      the names of their nodes.
+      the names of their nodes; they have the order in which they are given.
 
     Raises:
       FlagError: If a name is not there, the outputs need an input that is not named, or none needs one that is.
@@ -56,7 +56,9 @@ def cut(model: Model, inputs: Sequence[str], outputs: Sequence[str]) -> Model:
             infos[name].name = tensor
     lost = sorted(model.signatures.keys() - {key})
     notes = [f"of the signatures only {key} is kept, not {', '.join(lost)}"] if lost else []
-    return dataclasses.replace(model, graph_def=whole, signatures={key: new}, origin={key: origin}).noting(*notes)
+    order = {key: Order(tuple(made), tuple(results))}
+    result = dataclasses.replace(model, graph_def=whole, signatures={key: new}, origin={key: origin}, order=order)
+    return result.noting(*notes)
 
 
 def _signature(model: Model) -> tuple[str, SignatureDef]:

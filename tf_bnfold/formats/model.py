@@ -30,6 +30,14 @@ class Asset:
 
 
 @dataclasses.dataclass(frozen=True)
+class Order:
+    """The names of a signature's inputs and of its outputs, in their order."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
     """An inference graph without variables, and the names by which it is used.
 
@@ -44,6 +52,7 @@ class Model:
       origin: What a signature feeds and fetches in the original's graph, by key, where the original has no such
         signature: a frozen graph has none, and the user may cut out a part.
       custom_ops: Ops of the graph that TensorFlow does not know, and so can not run.
+      order: The order of a signature's inputs and outputs, by key, where the user gives one; a SignatureDef has none.
     """
 
     graph_def: GraphDef
@@ -55,6 +64,7 @@ class Model:
     fed: Mapping[str, npt.NDArray[np.generic]] = dataclasses.field(default_factory=dict)
     origin: Mapping[str, SignatureDef] = dataclasses.field(default_factory=dict)
     custom_ops: frozenset[str] = frozenset()
+    order: Mapping[str, Order] = dataclasses.field(default_factory=dict)
 
     def inputs(self) -> tuple[str, ...]:
         """Name the tensors that are fed: the inputs of all signatures, each once."""

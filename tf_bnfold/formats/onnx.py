@@ -17,7 +17,7 @@ from tensorflow.core.framework import node_def_pb2
 from tf_bnfold.errors import ConverterError, FlagError, VerificationError
 from tf_bnfold.formats.graph_file import write_graph_def
 from tf_bnfold.formats.meta_graph import one_line
-from tf_bnfold.formats.model import GraphDef, Model, SignatureDef, tensor_names
+from tf_bnfold.formats.model import GraphDef, Model, Order, SignatureDef, tensor_names
 from tf_bnfold.formats.onnx_ready import onnx_ready
 from tf_bnfold.formats.tensors import short_name, tensor_name, unused
 from tf_bnfold.formats.tflite import signatures_to_convert
@@ -64,8 +64,8 @@ def signature_for_onnx(model: Model) -> str:
 def convert_to_onnx(model: Model, key: str, *, work_dir: str, opset: int) -> bytes:
     """Convert one signature of a model with tf2onnx, in a process of its own.
 
-    Inputs and outputs have the names of the signature, and stand in the order of these names (`a_2` before `a_10`): a
-    SignatureDef has no other. The same model gives the same bytes.
+    Inputs and outputs have the names of the signature, and the order that the user gave them, else that of these names
+    (`a_2` before `a_10`): a SignatureDef has none. The same model gives the same bytes.
 
     Args:
       model: The model.
@@ -83,7 +83,8 @@ def convert_to_onnx(model: Model, key: str, *, work_dir: str, opset: int) -> byt
     Source: https://github.com/onnx/tensorflow-onnx
     """
     signature = model.signatures[key]
-    graph_def, inputs, outputs = _named(onnx_ready(model.graph_def), signature)
+    by_name = Order(*(tuple(sorted(infos, key=_natural)) for infos in (signature.inputs, signature.outputs)))
+    graph_def, inputs, outputs = _named(onnx_ready(model.graph_def), signature, model.order.get(key, by_name))
     write_graph_def(graph_def, os.path.join(work_dir, GRAPH))
     assets = {asset.tensor_name: asset.path for asset in model.assets}
     task = Task(inputs, outputs, opset, model.init_op, assets, _shapes(signature))
@@ -109,7 +110,9 @@ def op_counts(content: bytes) -> collections.Counter[str]:
     return counts
 
 
-def _named(graph_def: GraphDef, signature: SignatureDef) -> tuple[GraphDef, dict[str, str], dict[str, str]]:
+def _named(
+    graph_def: GraphDef, signature: SignatureDef, order: Order
+) -> tuple[GraphDef, dict[str, str], dict[str, str]]:
     """Give each output a node of its own, so that it can be renamed; return inputs and outputs by tensor."""
     for name, info in (*signature.inputs.items(), *signature.outputs.items()):
         if info.WhichOneof("encoding") != "name":
@@ -124,13 +127,13 @@ def _named(graph_def: GraphDef, signature: SignatureDef) -> tuple[GraphDef, dict
         raise ConverterError(f"{both[0]} is the name of an input and of an output, which ONNX can not tell apart")
     taken = {node.name for node in graph_def.node}
     outputs = {}
-    for name in sorted(signature.outputs, key=_natural):
+    for name in order.outputs:
         info = signature.outputs[name]
         node = node_def_pb2.NodeDef(name=unused("output", taken), op="Identity", input=[short_name(info.name)])
         node.attr["T"].type = info.dtype
         graph_def.node.append(node)
         outputs[tensor_name(node.name)] = name
-    inputs = {next(tensor_names(signature.inputs[name])): name for name in sorted(signature.inputs, key=_natural)}
+    inputs = {next(tensor_names(signature.inputs[name])): name for name in order.inputs}
     return graph_def, inputs, outputs
 
 

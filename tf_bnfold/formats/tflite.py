@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from tf_bnfold.errors import ConverterError, FoldError
+from tf_bnfold.flatbuffer import in_order
 from tf_bnfold.formats.convertible import convertible
 from tf_bnfold.formats.custom_ops import has_kernel
 from tf_bnfold.formats.model import Model
@@ -77,7 +78,7 @@ def convert_to_tflite(
             configure(converter, quantisation, model, keys, allow_select_tf_ops=allow_select_tf_ops)
             if allow_select_tf_ops:
                 converter._experimental_lower_tensor_list_ops = lower_lists  # the only switch there is
-            return bytes(converter.convert())
+            return _ordered(bytes(converter.convert()), model)
 
     try:
         return convert(lower_lists=True)
@@ -90,6 +91,12 @@ def convert_to_tflite(
         return convert(lower_lists=False)
     except Exception as error:
         raise ConverterError(_one_line(error, model, allow_select_tf_ops=True)) from error
+
+
+def _ordered(content: bytes, model: Model) -> bytes:
+    for key, order in model.order.items():
+        content = in_order(content, key, order.inputs, order.outputs)
+    return content
 
 
 def _refuse_other_dtypes(model: Model) -> None:
