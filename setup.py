@@ -16,7 +16,8 @@ def version() -> str:
     return names["__version__"]
 
 
-ONNX = ["tf2onnx", "onnx", "onnxruntime"]
+# onnx 1.19.0 lets in an ml_dtypes with which it can't be imported, that of TensorFlow 2.16.
+ONNX = ["tf2onnx", "onnx!=1.19.0", "onnxruntime"]
 KERAS2 = ["tf_keras>=2.16"]
 
 setup(
