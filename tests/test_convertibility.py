@@ -15,6 +15,7 @@ from checker import build
 from frozen_graphs import IMAGE, run, saved, v1
 from tensorflow.core.framework import graph_pb2
 
+import tf_bnfold
 from tf_bnfold import pipeline, verify
 from tf_bnfold.errors import ConverterError, InputError
 from tf_bnfold.formats.convertible import convertible
@@ -63,6 +64,17 @@ def test_a_fused_batch_norm_v2_that_stays_converts(tmp_path):
     assert [outcome.status for outcome in report.result.of_kind(Kind.BATCH_NORM)] == [Status.KEPT]
     assert report.result.tflite.ops == {"TANH": 1, "MUL": 1, "ADD": 1}
     assert report.result.after.ops["FusedBatchNormV2"] == 1  # the folded graph has what the original had
+
+
+def test_one_that_stays_converts_in_the_stand_in_for_the_converter_too(tmp_path):
+    model = load_frozen_graph(saved(tmp_path / "net.pb", f.frozen(version_2)))
+    save_saved_model(model, str(tmp_path / "model"))
+    converter = tf_bnfold.lite.TFLiteConverter.from_saved_model(str(tmp_path / "model"))
+    runner = Interpreter(model_content=converter.convert()).get_signature_runner("serving_default")
+    values = np.random.default_rng(0).normal(0, 3, runner.get_input_details()["x"]["shape"]).astype(np.float32)
+    (result,) = runner(x=values).values()
+    (expected,) = run(model.graph_def, ["bn:0"], {"x:0": values})
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_fused_batch_norm_v2_in_training_mode_is_v3_in_training_mode():
