@@ -6,7 +6,7 @@ import graphs as g
 import numpy as np
 import pytest
 import tensorflow as tf
-from checker import build, check_fold, ops_left
+from checker import Built, build, check_fold, ops_left
 
 from tf_bnfold.fold import fold_graph
 
@@ -204,3 +204,15 @@ def test_shape_arithmetic_goes_with_what_it_steered():
     folded = fold_graph(built.graph_def, built.outputs).graph_def
     assert {node.op for node in folded.node} == {"Placeholder", "Const", "Conv2D"}
     assert np.isin(built.outputs, [node.name for node in folded.node]).all()
+
+
+@pytest.mark.parametrize("length", [21, None])
+def test_annotated_shapes_of_what_stood_between_go(length):
+    """They would be those of one phase; TensorFlow does not load a graph that contradicts them."""
+
+    def graph():
+        y = tf.nn.convolution(sequence(length), g.const(3, 4, 5), padding="SAME", dilations=[2])
+        y = tf.nn.relu(y, name="y")
+        return Built(y.graph.as_graph_def(add_shapes=True), ["y"])
+
+    check_fold(graph, expect=["Conv2D", "ExpandDims", "Relu", "Squeeze"])

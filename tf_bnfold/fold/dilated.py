@@ -213,6 +213,7 @@ def _apply(graph: Graph, chain: _Chain, window: _Window) -> None:
     graph.set_input(chain.expand or conv, 0, split.inputs[0])
     for node in (chain.expand, conv, *chain.behind):
         if node is not None:
+            node.proto = attributes.without_shapes(node.proto)
             node.carries = None
     last = chain.behind[-1] if chain.behind else conv
     graph.redirect(Tensor(join, 0), Tensor(last, 0))

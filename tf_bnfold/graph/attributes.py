@@ -69,14 +69,20 @@ def with_window(
     proto: node_def_pb2.NodeDef, dilations: Sequence[int], padding: str, explicit: Sequence[int]
 ) -> node_def_pb2.NodeDef:
     """Copy a convolution with other dilations and paddings; the annotated shapes are true of the old one only."""
-    result = node_def_pb2.NodeDef()
-    result.CopyFrom(proto)
-    result.attr.pop("_output_shapes", None)
+    result = without_shapes(proto)
     result.attr.pop("explicit_paddings", None)
     result.attr["dilations"].list.i[:] = dilations
     result.attr["padding"].s = padding.encode()
     if explicit:
         result.attr["explicit_paddings"].list.i[:] = explicit
+    return result
+
+
+def without_shapes(proto: node_def_pb2.NodeDef) -> node_def_pb2.NodeDef:
+    """Copy a node whose value gets another shape than the annotated one."""
+    result = node_def_pb2.NodeDef()
+    result.CopyFrom(proto)
+    result.attr.pop("_output_shapes", None)
     return result
 
 
