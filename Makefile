@@ -20,7 +20,7 @@ OLDEST := 2.16.1
 # Reading, folding, verifying, converting, quantising, failing.
 SMOKE  := tests/test_end_to_end.py tests/test_museum.py tests/test_formats_saved_model.py tests/test_formats_tflite.py \
           tests/test_errors_table.py tests/test_keras_input.py tests/test_onnx.py tests/test_quantize.py \
-          tests/test_representative_data.py tests/test_lite.py
+          tests/test_representative_data.py tests/test_lite.py tests/test_gpu.py
 
 .PHONY: demo test test-slow test-versions smoke fuzz docs applications quantisation clean
 

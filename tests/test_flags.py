@@ -38,7 +38,7 @@ def test_every_flag_arrives():
         ),
         *("--set_input=p=(True, False)", "--quantize=int8", "--inference_input_type=int8"),
         *("--inference_output_type=uint8", "--calibration_samples=9", "--min_sqnr=20", "--image_mean=1,2.5,3"),
-        *("--image_std=58", "--onnx=t.onnx", "--opset=17", "--allow_unsafe_deserialization"),
+        *("--image_std=58", "--onnx=t.onnx", "--opset=17", "--allow_unsafe_deserialization", "--gpu_compatibility"),
     )
     assert dataclasses.replace(request, command=()) == Request(
         saved_model="m",
@@ -67,6 +67,7 @@ def test_every_flag_arrives():
             inference_output_type="uint8",
             calibration_samples=9,
             min_sqnr=20.0,
+            gpu_compatibility=True,
             rtol=1e-5,
             keep="bn_[12]",
             fail_if_unfolded=True,
@@ -138,6 +139,10 @@ def test_every_option_has_a_flag():
         (["--saved_model=m", "--dry_run", "--noverify", "--representative_data=d"], "read by verification, and by"),
         (["--saved_model=m", "--tflite=t", "--quantize=int4"], "--quantize=int4: give one of none, dynamic"),
         (["--saved_model=m", "--tflite=t", "--quantize=int8"], "--quantize=int8 needs inputs to calibrate on"),
+        (
+            ["--saved_model=m", "--dry_run", "--gpu_compatibility"],
+            "--gpu_compatibility is for a .tflite: give --tflite",
+        ),
         (["--saved_model=m", "--dry_run", "--image_mean=grey"], "--image_mean=grey: give one number, or one per cha"),
         (["--saved_model=m", "--dry_run", "--image_std=0"], "--image_std: give one number, or one per channel"),
         (["--saved_model=m", "--dry_run", "--calibration_samples=0"], "--calibration_samples=0: give a number above"),

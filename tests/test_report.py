@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from tf_bnfold.gpu import GpuCompatibility, Leaving, Operator
 from tf_bnfold.outcome import Kind, Outcome, Status
 from tf_bnfold.reasons import Reason, Refusal
 from tf_bnfold.report import Measurement, OutputQuality, Report, Result, Run, Sink, Size
@@ -30,6 +31,7 @@ REPORT = Report(
         before=Size({"FusedBatchNormV3": 2, "Conv2D": 5}, 1000),
         after=Size({"Conv2D": 5, "FusedBatchNormV3": 1}, 900),
         tflite=Size({"CONV_2D": 5}, 800),
+        gpu=GpuCompatibility(5, (Leaving(Operator("TOPK_V2", "top"), 0, 4, "Not supported op TOPK_V2"),)),
         onnx=Size({"Conv": 5, "Relu": 4}, 850),
         notes=("The function f was inlined.",),
         sinks=(Sink("conv1", "Conv2D", "", 8, 1.50049, 12.0),),
@@ -95,7 +97,7 @@ def test_sizes_are_before_and_after():
     assert result["tflite"] == {"total": 5, "bytes": 800, "ops": {"CONV_2D": 5}}
     assert result["onnx"] == {"total": 9, "bytes": 850, "ops": {"Conv": 5, "Relu": 4}}
     empty = Report(Result((), Size({}, 0), Size({}, 0))).to_dict()["result"]
-    assert empty["tflite"] is empty["onnx"] is None
+    assert empty["tflite"] is empty["onnx"] is empty["gpu_compatibility"] is None
 
 
 def test_equal_results_give_equal_bytes_whatever_the_run():

@@ -30,6 +30,7 @@ _STEPS = {
     "convert": "converting to TFLite",
     "convert_onnx": "converting to ONNX",
     "verify_onnx": "comparing the .onnx with the folded graph",
+    "analyse": "asking TensorFlow's analyser about the GPU delegate",
     "verify_tflite": "comparing the .tflite with the folded graph",
     "place": "writing",
 }

@@ -134,6 +134,14 @@ GROUPS: Mapping[str, Sequence[Flag]] = {
             "let the .tflite compute in float32 what the graph computes in float16, bfloat16 or float64",
         ),
         Flag(
+            _B,
+            "gpu_compatibility",
+            _DEFAULTS.gpu_compatibility,
+            "",
+            "report which ops of the .tflite would leave the GPU delegate, by TensorFlow's own analyser; it has to be "
+            "that of TensorFlow 2.16 or 2.17",
+        ),
+        Flag(
             flags.DEFINE_integer,
             "opset",
             _DEFAULTS.opset,

@@ -156,6 +156,8 @@ def _check_values(asked: Mapping[str, Any]) -> None:
         re.compile(asked["keep"])
     except re.error as error:
         raise FlagError(f"--keep={asked['keep']}: not a regular expression: {error}") from error
+    if asked["gpu_compatibility"] and not asked["tflite"]:
+        raise FlagError("--gpu_compatibility is for a .tflite: give --tflite FILE, or drop it")
     if not (math.isfinite(asked["rtol"]) and asked["rtol"] > 0):
         raise FlagError(f"--rtol={asked['rtol']}: give a number above zero, such as {_DEFAULTS.rtol:g}")
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from ai_edge_litert import schema_py_generated as schema
 
+from tf_bnfold.gpu import Operator
+
 _BUILTIN_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
 
 _FLOATS = {schema.TensorType.FLOAT16, schema.TensorType.FLOAT32, schema.TensorType.FLOAT64}
@@ -15,7 +17,7 @@ _NO_ARITHMETIC = frozenset({"QUANTIZE", "DEQUANTIZE", "SHAPE"})
 
 def op_counts(content: bytes) -> collections.Counter[str]:
     """Count the ops of a .tflite by type, over all its subgraphs; a custom op goes by its own name."""
-    return collections.Counter(_op_names(content))
+    return collections.Counter(operator.type for subgraph in operators(content) for operator in subgraph)
 
 
 def float_ops(content: bytes) -> collections.Counter[str]:
@@ -59,12 +61,19 @@ def in_order(content: bytes, key: str, inputs: Sequence[str], outputs: Sequence[
     return bytes(ordered)
 
 
-def _op_names(content: bytes) -> Iterator[str]:
+def operators(content: bytes) -> tuple[tuple[Operator, ...], ...]:
+    """Return the ops of a .tflite, by subgraph."""
     model = schema.Model.GetRootAs(content)
-    codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
-    for subgraph in (model.Subgraphs(index) for index in range(model.SubgraphsLength())):
-        for index in range(subgraph.OperatorsLength()):
-            yield _name(codes[subgraph.Operators(index).OpcodeIndex()])
+    codes = [_name(model.OperatorCodes(index)) for index in range(model.OperatorCodesLength())]
+    subgraphs = (model.Subgraphs(index) for index in range(model.SubgraphsLength()))
+    return tuple(tuple(_operators(subgraph, codes)) for subgraph in subgraphs)
+
+
+def _operators(subgraph: schema.SubGraph, codes: Sequence[str]) -> Iterator[Operator]:
+    for operator in (subgraph.Operators(index) for index in range(subgraph.OperatorsLength())):
+        outputs = operator.OutputsAsNumpy().tolist() if operator.OutputsLength() else []
+        name = subgraph.Tensors(outputs[0]).Name() if outputs else None
+        yield Operator(codes[operator.OpcodeIndex()], (name or b"").decode(errors="backslashreplace"))
 
 
 def _name(code: schema.OperatorCode) -> str:

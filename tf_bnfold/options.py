@@ -34,6 +34,7 @@ class Options:
         "int16".
       inference_output_type: Dtype of its float outputs, likewise.
       calibration_samples: Rows of the representative data to calibrate on at most.
+      gpu_compatibility: Ask TensorFlow's analyser which ops of the .tflite would leave the GPU delegate.
       min_sqnr: Signal to quantisation noise in dB that the outputs of a quantised .tflite must have.
       keep: Regular expression; batch norms whose name it finds are left alone. "" keeps none.
       fail_if_unfolded: Fail when a batch norm stays.
@@ -62,6 +63,7 @@ class Options:
     inference_output_type: str = "float32"
     calibration_samples: int = 500
     min_sqnr: float = 10.0
+    gpu_compatibility: bool = False
     keep: str = ""
     fail_if_unfolded: bool = False
     overwrite: bool = False

@@ -22,6 +22,7 @@ from tf_bnfold.formats.graph_file import byte_size, write_graph_def
 from tf_bnfold.formats.load import load_model
 from tf_bnfold.formats.model import Model
 from tf_bnfold.formats.saved_model import save_saved_model
+from tf_bnfold.gpu import GpuCompatibility
 from tf_bnfold.measurements import Finding, measurement
 from tf_bnfold.options import Options, Request
 from tf_bnfold.outcome import Kind
@@ -127,6 +128,11 @@ class _Findings:
         self.result = dataclasses.replace(self.result, tflite=size_of(content), notes=(*self.result.notes, *notes))
         self._tell()
 
+    def add_gpu(self, gpu: GpuCompatibility | None) -> None:
+        """Add what the analyser says of the .tflite."""
+        self.result = dataclasses.replace(self.result, gpu=gpu)
+        self._tell()
+
     def add_onnx(self, size: Size) -> None:
         """Add the .onnx."""
         self.result = dataclasses.replace(self.result, onnx=size)
@@ -159,6 +165,7 @@ def _build(request: Request, frozen: Model, folded: Model, findings: _Findings, 
         stage = TFLite(request, source, staging, clock)
         content = stage.convert(findings.noting(stage.as_computed(folded)))
         findings.add_tflite(content, options)
+        findings.add_gpu(stage.gpu_compatibility(content))
         if samples is not None:
             findings.add(stage.compare(folded, content, samples))
         if "tflite" in wanted:

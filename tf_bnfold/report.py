@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tf_bnfold.gpu import GpuCompatibility, Leaving
 from tf_bnfold.outcome import Kind, Outcome, Status
 
 SCHEMA_VERSION = 1
@@ -114,6 +115,7 @@ class Result:
       before: The frozen graph before folding.
       after: The frozen graph after folding.
       tflite: The .tflite; None when there is none.
+      gpu: What TensorFlow's analyser says of the .tflite and the GPU delegate; None when it was not asked.
       onnx: The .onnx; None when there is none.
       notes: Sentences on what is not kept, or a fusion that was lost, and warnings.
       sinks: The linear ops that took something, in graph order.
@@ -123,6 +125,7 @@ class Result:
     before: Size
     after: Size
     tflite: Size | None = None
+    gpu: GpuCompatibility | None = None
     onnx: Size | None = None
     notes: tuple[str, ...] = ()
     sinks: tuple[Sink, ...] = ()
@@ -174,6 +177,7 @@ class Report:
                 "sinks": [_sink(sink) for sink in result.sinks],
                 "graph": {"before": _size(result.before), "after": _size(result.after)},
                 "tflite": _size(result.tflite) if result.tflite else None,
+                "gpu_compatibility": _gpu(result.gpu) if result.gpu else None,
                 "onnx": _size(result.onnx) if result.onnx else None,
                 "notes": list(result.notes),
             },
@@ -203,6 +207,15 @@ def counts(outcomes: tuple[Outcome, ...]) -> dict[str, int]:
 
 def _size(size: Size) -> dict[str, Any]:
     return {"total": size.total, "bytes": size.bytes, "ops": dict(sorted(size.ops.items()))}
+
+
+def _gpu(gpu: GpuCompatibility) -> dict[str, Any]:
+    return {"checked": gpu.checked, "note": gpu.note, "leaving": [_leaving(op) for op in gpu.leaving]}
+
+
+def _leaving(op: Leaving) -> dict[str, Any]:
+    place = {"subgraph": op.subgraph, "index": op.index}
+    return {"op": op.operator.type, "output": op.operator.output, **place, "reason": op.reason}
 
 
 def _measurement(measurement: Measurement) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def table(report: Report, *, width: int, colour: bool) -> str:
         _summary(result, colour=colour),
         *_unfolded(result, width),
         _sizes(result),
+        *([_list("GPU delegate", result.gpu.lines(), width)] if result.gpu else []),
         _checked(report.run.measurements, width),
         *([_list("Notes", result.notes, width)] if result.notes else []),
         _end(report),

@@ -8,12 +8,14 @@ import tempfile
 
 from tf_bnfold import verify
 from tf_bnfold.clock import Clock
-from tf_bnfold.flatbuffer import float_ops, op_counts
+from tf_bnfold.flatbuffer import float_ops, op_counts, operators
+from tf_bnfold.formats.analyser import gpu_analysis, why_no_gpu_analysis
 from tf_bnfold.formats.model import Model
 from tf_bnfold.formats.quantisation import Quantisation
 from tf_bnfold.formats.representative import Source, open_source
 from tf_bnfold.formats.tflite import convert_to_tflite
 from tf_bnfold.formats.widen import widened
+from tf_bnfold.gpu import GpuCompatibility, read_analysis
 from tf_bnfold.options import Options, Request
 from tf_bnfold.outputs import Staging, writing
 from tf_bnfold.quantisation import CALIBRATED
@@ -92,6 +94,16 @@ class TFLite:
                 return verify.verify_tflite(compared, content, samples, rtol=options.rtol, compared=what)
             what = f"{options.quantize} {what}"
             return verify.verify_quantised(compared, content, samples, floor=options.min_sqnr, compared=what)
+
+    def gpu_compatibility(self, content: bytes) -> GpuCompatibility | None:
+        """Ask TensorFlow's analyser of a .tflite; None where the request does not."""
+        if not self.request.options.gpu_compatibility:
+            return None
+        with self.clock.step("analyse"):
+            ops, note = operators(content), why_no_gpu_analysis()
+            return (
+                GpuCompatibility(sum(map(len, ops)), note=note) if note else read_analysis(gpu_analysis(content), ops)
+            )
 
 
 def size_of(content: bytes) -> Size:
