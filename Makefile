@@ -3,6 +3,7 @@
 #   make test        lint, types, tests with branch coverage
 #   make test-slow   the tests that take minutes
 #   make test-versions  some of the tests with the oldest TensorFlow that setup.py admits, and with the newest
+#   make bazel-test  convert the demo's model in a Bazel build, without network; installs Debian's Bazel and Gradle
 #   make fuzz        damage models at random for SECONDS, ten minutes by default, from the seed FIRST on
 #   make docs        write the pages of docs/ that come from the code
 #   make applications  convert keras.applications beside the stock converter, and write docs/applications.md
@@ -22,7 +23,7 @@ SMOKE  := tests/test_end_to_end.py tests/test_museum.py tests/test_formats_saved
           tests/test_errors_table.py tests/test_keras_input.py tests/test_onnx.py tests/test_quantize.py \
           tests/test_representative_data.py tests/test_lite.py tests/test_gpu.py
 
-.PHONY: demo test test-slow test-versions smoke fuzz docs applications quantisation clean
+.PHONY: demo test test-slow test-versions smoke android-packages bazel-test fuzz docs applications quantisation clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/make_model.py demo/out/saved_model
@@ -48,6 +49,16 @@ test-versions:
 smoke: $(VENV)/.test
 	$(BIN)/python -m pip list --disable-pip-version-check | grep -E '^(tensorflow|keras|tf_keras|ai-edge-litert|numpy|protobuf) '
 	$(BIN)/pytest -n 2 --dist loadfile $(SMOKE)
+
+# Debian's, with the repositories that Bazel would download. tests/test_bazel.py and test_gradle.py use them too.
+android-packages:
+	.ci/debian bazel-bootstrap bazel-platforms bazel-rules-java bazel-rules-proto bazel-skylib gradle
+
+bazel-test: android-packages demo/out/saved_model/saved_model.pb
+	cd tests/bazel && bazel --batch test --repo_env=TF_BNFOLD_PYTHON=$(abspath $(BIN))/python //...
+
+demo/out/saved_model/saved_model.pb: demo/make_model.py | $(VENV)/.demo
+	$(BIN)/python demo/make_model.py demo/out/saved_model
 
 SECONDS ?= 600
 FIRST   ?= 0
