@@ -1,4 +1,4 @@
-"""The .tflite that Bazel built runs, and its report says that every batch norm is folded: check_model.py TFLITE REPORT."""
+"""The .tflite runs, and the report says that every batch norm is folded: check_model.py TFLITE REPORT."""
 
 from __future__ import annotations
 
