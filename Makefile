@@ -52,7 +52,7 @@ smoke: $(VENV)/.test
 
 # Debian's, with the repositories that Bazel would download. tests/test_bazel.py and test_gradle.py use them too.
 android-packages:
-	.ci/debian bazel-bootstrap bazel-platforms bazel-rules-java bazel-rules-proto bazel-skylib gradle
+	.ci/debian bazel-bootstrap bazel-platforms bazel-rules-java bazel-rules-proto bazel-skylib gradle python3
 
 bazel-test: android-packages demo/out/saved_model/saved_model.pb
 	cd tests/bazel && bazel --batch test --repo_env=TF_BNFOLD_PYTHON=$(abspath $(BIN))/python //...
