@@ -15,12 +15,8 @@ _OWN_FLAGS = [
     "dry_run",
 ]
 
-# A conversion depends on its inputs alone: not on the PATH and the HOME of who runs it. Without them `env` would not find
-# python3, and Keras would read ~/.keras/keras.json.
-_ENVIRONMENT = {
-    "KERAS_HOME": "/dev/null",
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-}
+# A conversion depends on its inputs alone, not on the PATH of who runs it; without any, `env` would not find python3.
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 
 def tf_bnfold_tool(name, deps = [], **kwargs):
     """Defines the command as a py_binary.

@@ -157,7 +157,7 @@ def test_an_action_sees_its_inputs_and_nothing_of_who_runs_it(workspace):
     call = workspace.call("assets/whole.tflite")
     assert set(FILES) - set(call["seen"]) == {"m.keras", "m.pb"}
     assert EXTRA not in call["seen"]
-    known = {"KERAS_HOME", "PATH", "PYTHONPATH", "RUNFILES_DIR", "RUNFILES_MANIFEST_FILE", "TMPDIR", "PWD", "LC_CTYPE"}
+    known = {"PATH", "PYTHONPATH", "RUNFILES_DIR", "RUNFILES_MANIFEST_FILE", "TMPDIR", "PWD", "LC_CTYPE"}
     assert set(call["environment"]) <= known | {"SHLVL", "_"}
     assert call["environment"]["PATH"] == "/usr/local/bin:/usr/bin:/bin"
 
