@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "algebra": {"errors", "reasons"},
     "graph": {"algebra", *VALUES},
     "fold": {"algebra", "graph", *VALUES},
-    "formats": {"extras", "graph", "parent", *VALUES},
+    "formats": {"extras", "flatbuffer", "graph", "parent", *VALUES},
     "verify": {"formats", "graph", *VALUES},
     "gpu": set(),
     "report": {"gpu", *VALUES},
