@@ -205,6 +205,14 @@ def test_the_default_tool_is_the_command(workspace):
     assert done.stdout.strip() == f"tf_bnfold {__version__}"
 
 
+def test_a_python_without_the_packages_is_named():
+    bare = [sys.executable, "-S", str(ROOT / "bazel" / "main.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(bare, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"tf_bnfold: error: {sys.executable}, Bazel's Python, has no absl, numpy, tensorflow")
+
+
 def test_the_packages_of_the_interpreter_are_listed(workspace):
     assert workspace.run("build", "@tf_bnfold_python//:packages.txt").returncode == 0
     base = Path(workspace.run("info", "output_base").stdout.strip())
