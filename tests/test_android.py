@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1]
 DOCUMENT = (ROOT / "docs" / "android.md").read_text(encoding="utf-8")
 # A file is a block behind a line that ends with its name; a command is an indented line with a prompt.
 STEP = re.compile(r"`([\w./]+)`:\n\n```\w*\n(.*?)^```$|^    \$ ([^\n]*)$", re.MULTILINE | re.DOTALL)
-NEEDED = {"gradle": shutil.which("gradle"), "bazel": shutil.which("bazel")}
+DEBIAN = Path("/usr/share/bazel/tools/skylib")
+NEEDED = {"gradle": shutil.which("gradle"), "bazel": shutil.which("bazel") and DEBIAN.exists()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Ran:
 
     def printed_by(self, program: str) -> str:
         if not NEEDED[program]:
-            pytest.skip(f"needs {program}: make android-packages")
+            pytest.skip(f"needs Debian's {program}: make android-packages")
         return next(text for command, text in self.printed.items() if command.startswith(program))
 
 

@@ -15,7 +15,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[1] / "android" / "tf_bnfold.gradle"
 GRADLE = shutil.which("gradle")
-pytestmark = pytest.mark.skipif(not GRADLE, reason="needs Gradle: make android-packages")
+pytestmark = pytest.mark.skipif(not GRADLE, reason="needs Debian's Gradle: make android-packages")
 
 COMMAND = """#!/bin/sh
 [ "$1" = --version ] && { cat version; exit; }
