@@ -10,7 +10,8 @@ import pytest
 import saved_models
 import tensorflow as tf
 
-from tf_bnfold import cli
+from tf_bnfold import Options, cli, fold_saved_model
+from tf_bnfold.errors import FlagError
 from tf_bnfold.flatbuffer import operators
 from tf_bnfold.formats import analyser
 from tf_bnfold.gpu import GpuCompatibility, Leaving, Operator, read_analysis
@@ -144,6 +145,11 @@ def convert(model: str, tmp_path, monkeypatch, *flags: str) -> dict:
     outputs = (f"--tflite={tmp_path / 'm.tflite'}", f"--report={tmp_path / 'r.json'}")
     assert cli.main(["tf_bnfold", f"--saved_model={model}", *outputs, *flags]) == 0
     return json.loads((tmp_path / "r.json").read_text())["result"]["gpu_compatibility"]
+
+
+def test_without_a_tflite_there_is_nothing_to_ask_about(model, tmp_path):
+    with pytest.raises(FlagError, match=r"--gpu_compatibility is for a \.tflite: give --tflite FILE, or drop it"):
+        fold_saved_model(model, str(tmp_path / "folded"), Options(gpu_compatibility=True))
 
 
 def test_nothing_is_said_where_nothing_was_asked(model, tmp_path, monkeypatch, capsys):

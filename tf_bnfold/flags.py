@@ -17,6 +17,7 @@ from absl import flags
 from tf_bnfold.errors import FlagError
 from tf_bnfold.flag_groups import GROUPS
 from tf_bnfold.flag_values import input_shapes, input_values, numbers
+from tf_bnfold.gpu import check_gpu_compatibility
 from tf_bnfold.options import Options, Request
 from tf_bnfold.quantisation import check_quantisation
 from tf_bnfold.version import __version__
@@ -129,6 +130,7 @@ def request(asked: Mapping[str, Any], command: Sequence[str]) -> Request:
     places = {name: asked[name] for name in (*_INPUTS, *_OUTPUTS)}
     asked_for = Request(**places, options=Options(**options), command=tuple(command))
     check_quantisation(asked_for)
+    check_gpu_compatibility(asked_for)
     return asked_for
 
 
@@ -156,8 +158,6 @@ def _check_values(asked: Mapping[str, Any]) -> None:
         re.compile(asked["keep"])
     except re.error as error:
         raise FlagError(f"--keep={asked['keep']}: not a regular expression: {error}") from error
-    if asked["gpu_compatibility"] and not asked["tflite"]:
-        raise FlagError("--gpu_compatibility is for a .tflite: give --tflite FILE, or drop it")
     if not (math.isfinite(asked["rtol"]) and asked["rtol"] > 0):
         raise FlagError(f"--rtol={asked['rtol']}: give a number above zero, such as {_DEFAULTS.rtol:g}")
 

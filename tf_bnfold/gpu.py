@@ -6,6 +6,9 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 
+from tf_bnfold.errors import FlagError
+from tf_bnfold.options import Request
+
 _WARNING = "GPU COMPATIBILITY WARNING: "
 _COMPATIBLE = "Your model looks compatible with GPU delegate"
 _SHOWN = 3  # ops per reason; the report file has them all
@@ -80,6 +83,16 @@ class GpuCompatibility:
 
 def _named(operator: Operator, reason: str) -> str:
     return operator.output if operator.type in reason else f"{operator.type} {operator.output}"
+
+
+def check_gpu_compatibility(request: Request) -> None:
+    """Check that there is a .tflite to ask about.
+
+    Raises:
+      FlagError: If there is none.
+    """
+    if request.options.gpu_compatibility and not request.tflite:
+        raise FlagError("--gpu_compatibility is for a .tflite: give --tflite FILE, or drop it")
 
 
 def read_analysis(text: str, subgraphs: tuple[tuple[Operator, ...], ...]) -> GpuCompatibility:

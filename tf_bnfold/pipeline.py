@@ -22,7 +22,7 @@ from tf_bnfold.formats.graph_file import byte_size, write_graph_def
 from tf_bnfold.formats.load import load_model
 from tf_bnfold.formats.model import Model
 from tf_bnfold.formats.saved_model import save_saved_model
-from tf_bnfold.gpu import GpuCompatibility
+from tf_bnfold.gpu import GpuCompatibility, check_gpu_compatibility
 from tf_bnfold.measurements import Finding, measurement
 from tf_bnfold.options import Options, Request
 from tf_bnfold.outcome import Kind
@@ -65,6 +65,7 @@ def run(
     """
     check_paths(request, exported=export is not None)
     check_quantisation(request)
+    check_gpu_compatibility(request)
     clock = clock or Clock()
     options = request.options
     with Staging(overwrite=options.overwrite) as staging:
