@@ -19,6 +19,7 @@ def version() -> str:
 # onnx 1.19.0 lets in an ml_dtypes with which it can't be imported, that of TensorFlow 2.16.
 ONNX = ["tf2onnx", "onnx!=1.19.0", "onnxruntime"]
 KERAS2 = ["tf_keras>=2.16"]
+REPORT = ["Jinja2>=3.1"]
 
 setup(
     name="tf_bnfold",
@@ -28,16 +29,17 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tf_bnfold", "tf_bnfold.*"]),
-    package_data={"tf_bnfold": ["py.typed"]},
+    package_data={"tf_bnfold": ["py.typed"], "tf_bnfold.page": ["*.html", "*.css", "*.js", "vendor/*"]},
     python_requires=">=3.10",
     install_requires=["tensorflow>=2.16.1", "absl-py", "numpy", "ml-dtypes", "protobuf", "ai-edge-litert"],
     extras_require={
         "onnx": ONNX,
         "keras2": KERAS2,
-        "report": [],  # the forms of the report so far need nothing beyond the standard library
+        "report": REPORT,
         "test": [
             *KERAS2,
             *ONNX,
+            *REPORT,
             "pytest",
             "pytest-cov",
             "pytest-xdist",

@@ -29,7 +29,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "verify": {"formats", "graph", *VALUES},
     "gpu": VALUES,
     "report": {"gpu", *VALUES},
-    "table": {"report", *VALUES},
+    "compare": {"report", *VALUES},
+    "explain": {"graph", "report", *VALUES},
+    "page": {"explain", "ranges", "report", *VALUES},
+    "table": {"compare", "report", *VALUES},
     "clock": set(),
     "extras": set(),
     "parent": set(),
@@ -43,7 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ranges": {"fold", "report", *VALUES},
     "measurements": {"report", "verify"},
     "pipeline": {
-        *("clock", "export_stage", "gpu", "measurements", "outputs", "quantisation", "ranges", "report", "targets"),
+        *("clock", "compare", "explain", "export_stage", "gpu", "measurements", "outputs", "quantisation", "ranges"),
+        *("report", "targets"),
         *("tflite_stage", *VALUES, *ROOMS),
     },
     "tflite_stage": {
@@ -53,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "onnx_stage": {"clock", "formats", "report", "verify", *VALUES},
     "worker": {"clock", "parent", "report", *VALUES},  # it loads the pipeline, and so TensorFlow, when it runs
     "runner": {"outputs", "report", "targets", "worker", *VALUES},
-    "cli": {"flags", "report", "runner", "table", "targets", "worker", *VALUES},
+    "cli": {"compare", "flags", "report", "runner", "table", "targets", "worker", *VALUES},
     "__main__": {"cli"},
     "api": {"fold", "formats", "graph", "pipeline", "report", "targets", *VALUES},
     "lite": VALUES,

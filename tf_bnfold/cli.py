@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from tf_bnfold import flags, runner
+from tf_bnfold import compare, flags, runner
 from tf_bnfold.errors import FoldError
 from tf_bnfold.options import Request
 from tf_bnfold.report import Report
-from tf_bnfold.table import table
+from tf_bnfold.table import comparison_text, explanation_text, table
 from tf_bnfold.targets import check_paths
 from tf_bnfold.version import __version__
 from tf_bnfold.worker import Progress
@@ -78,25 +79,50 @@ def _main(argv: Sequence[str]) -> int:
         return 0
     request = flags.request(values, ["tf_bnfold", *argv[1:]])
     check_paths(request)
-    return _run(request, verbosity=values["verbosity"])
+    old = compare.read_report(request.compare) if request.compare else None
+    parts = _Parts(request.compare, old, table=not flags.only_explains(values))
+    return _run(request, parts, verbosity=values["verbosity"])
 
 
-def _run(request: Request, *, verbosity: int) -> int:
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """What is printed of a report, beside the explanations that were asked for.
+
+    Attributes:
+      path: The file of an earlier report, "" for none.
+      old: That report, None for none.
+      table: Whether the whole report is printed.
+    """
+
+    path: str
+    old: Mapping[str, Any] | None
+    table: bool
+
+    def text(self, report: Report) -> str:
+        """Return what is printed."""
+        width = min(shutil.get_terminal_size((120, 24)).columns, 120)
+        colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        blocks = [table(report, width=width, colour=colour)] if self.table else []
+        if self.old is not None:
+            changes = compare.changes(self.old, report.to_dict())
+            blocks.append(comparison_text(changes, self.path, width=width, colour=colour))
+        if report.explanations:
+            blocks.append(explanation_text(report.explanations, width=width, colour=colour))
+        return "\n\n".join(blocks)
+
+
+def _run(request: Request, parts: _Parts, *, verbosity: int) -> int:
     with _progress(show=verbosity >= 0 and sys.stderr.isatty()) as on_step:
         report, failed = runner.run(request, on_step)
-    if report and verbosity >= 0:
-        _print(_text(report))
+    text = parts.text(report) if report and verbosity >= 0 else ""
+    if text:
+        _print(text)
     if failed is None:
         return 0
     if verbosity > 0:
         sys.stderr.write(f"{failed.trace}\n")
     _print_error(failed.message)
     return failed.exit_code
-
-
-def _text(report: Report) -> str:
-    width = min(shutil.get_terminal_size((120, 24)).columns, 120)
-    return table(report, width=width, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
 
 
 def _print(text: str) -> None:

@@ -6,7 +6,11 @@ import importlib.util
 from collections.abc import Mapping
 
 # Modules by extra of setup.py.
-EXTRAS: Mapping[str, tuple[str, ...]] = {"onnx": ("tf2onnx", "onnx", "onnxruntime"), "keras2": ("tf_keras",)}
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("tf2onnx", "onnx", "onnxruntime"),
+    "keras2": ("tf_keras",),
+    "report": ("jinja2",),
+}
 
 
 def missing(extra: str) -> str:

@@ -82,7 +82,29 @@ GROUPS: Mapping[str, Sequence[Flag]] = {
         Flag(_S, "onnx", "", "FILE.onnx", ".onnx file to write, by tf2onnx: pip install 'tf_bnfold[onnx]'"),
         Flag(_S, "output_saved_model", "", "DIR", "folder for the folded SavedModel"),
         Flag(_S, "output_graph", "", "FILE.pb", "file for the folded frozen graph; text where it ends in .pbtxt"),
-        Flag(_S, "report", "", "FILE.json", "file for the whole report; the suffix decides the form"),
+        Flag(
+            flags.DEFINE_multi_string,
+            "report",
+            [],
+            "FILE.json|.html",
+            "file for the whole report: .json for programs, .html for people, by pip install 'tf_bnfold[report]'; repeat "
+            "the flag for both",
+        ),
+        Flag(
+            _L,
+            "explain",
+            [],
+            "NODE,...",
+            "say of nodes what they are, whether and where they were folded, or why not and what would help; without an "
+            "output nothing is verified or converted",
+        ),
+        Flag(
+            _S,
+            "compare",
+            "",
+            "OLD.json",
+            "say what changed since an earlier report; write nothing, exit 4, when a batch norm that folded stays now",
+        ),
         Flag(_B, "overwrite", _DEFAULTS.overwrite, "", "replace a SavedModel that is already at --output_saved_model"),
         Flag(_B, "dry_run", _DEFAULTS.dry_run, "", "only report: do everything, but write no model"),
     ),

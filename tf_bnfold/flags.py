@@ -24,12 +24,14 @@ from tf_bnfold.version import __version__
 
 _DEFAULTS = Options()
 _INPUTS = ("saved_model", "keras_model", "frozen_graph")
-_OUTPUTS = ("tflite", "onnx", "output_saved_model", "output_graph", "report")
+_OUTPUTS = ("tflite", "onnx", "output_saved_model", "output_graph")
+_REPORTS = {".json": "report", ".html": "page"}  # by suffix: the field of Request
 
 _EXAMPLES = """\
 Examples
   tf_bnfold --saved_model my_model --tflite my_model.tflite
   tf_bnfold --saved_model my_model --dry_run
+  tf_bnfold --saved_model my_model --report report.html
   tf_bnfold --saved_model my_model --tflite my_model.tflite --input_shapes image:1,224,224,3
   tf_bnfold --keras_model my_model.keras --tflite my_model.tflite
   tf_bnfold --frozen_graph my_model.pb --input_nodes image --output_nodes logits --tflite my_model.tflite
@@ -42,7 +44,7 @@ Exit codes
   1   the flags are wrong
   2   the input can't be used
   3   the result differs from the original, or could not be compared with it (see --noverify)
-  4   a batch norm stayed, and --fail_if_unfolded was given
+  4   a batch norm stayed, and --fail_if_unfolded was given, or it folded in the report of --compare
   5   the converter refused the model
   6   an output can't be written
   70  an error of tf_bnfold itself
@@ -109,10 +111,11 @@ def request(asked: Mapping[str, Any], command: Sequence[str]) -> Request:
     Raises:
       FlagError: when a value can't be right, or nothing is asked for.
     """
-    paths = {name: _path(name, asked[name]) for name in (*_INPUTS, *_OUTPUTS, "representative_data")}
+    paths = {name: _path(name, asked[name]) for name in (*_INPUTS, *_OUTPUTS, "representative_data", "compare")}
+    reports = _reports(asked["report"])
     asked = {**asked, **paths}
     _check_input(asked)
-    if not any(asked[name] for name in (*_OUTPUTS, "dry_run")):
+    if not any(asked[name] for name in (*_OUTPUTS, "report", "dry_run", "explain", "compare")):
         raise FlagError("no output: give --tflite FILE, --output_saved_model DIR, or --dry_run to only see the report")
     _check_values(asked)
     names = {field.name for field in dataclasses.fields(Options)}
@@ -127,11 +130,25 @@ def request(asked: Mapping[str, Any], command: Sequence[str]) -> Request:
         "image_mean": numbers("image_mean", asked["image_mean"]),
         "image_std": numbers("image_std", asked["image_std"]),
     }
-    places = {name: asked[name] for name in (*_INPUTS, *_OUTPUTS)}
-    asked_for = Request(**places, options=Options(**options), command=tuple(command))
+    if only_explains(asked):
+        options |= {"dry_run": True, "verify": False}
+    places = {name: asked[name] for name in (*_INPUTS, *_OUTPUTS, "compare")} | reports
+    explain = tuple(name.strip() for name in asked["explain"])
+    asked_for = Request(**places, explain=explain, options=Options(**options), command=tuple(command))
     check_quantisation(asked_for)
     check_gpu_compatibility(asked_for)
     return asked_for
+
+
+def only_explains(asked: Mapping[str, Any]) -> bool:
+    """Tell whether the values of the flags ask for explanations of nodes and for nothing else."""
+    return bool(asked["explain"]) and not any(asked[name] for name in (*_OUTPUTS, "report", "dry_run", "compare"))
+
+
+def _reports(values: Sequence[str]) -> dict[str, str]:
+    """Map the fields of Request to the report files; of two with one suffix the later counts."""
+    paths = [_path("report", value) for value in values]
+    return {_REPORTS.get(os.path.splitext(path)[1], "report"): path for path in paths if path}
 
 
 def _path(name: str, value: str) -> str:

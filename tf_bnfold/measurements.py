@@ -35,4 +35,5 @@ def measurement(finding: Finding) -> Measurement:
         limit=finding.limit,
         worst=finding.worst,
         differing=finding.differing,
+        errors={name: each.error for name, each in finding.tensors.items() if each.error is not None},
     )

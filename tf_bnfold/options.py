@@ -78,13 +78,16 @@ class Request:
       saved_model: SavedModel folder to read; "" where another input is given.
       tflite: .tflite file to write; "" for none.
       output_saved_model: SavedModel folder to write; "" for none.
-      report: Report file to write; its suffix decides the form; "" for none.
+      report: Report file to write, as JSON; "" for none.
       options: Everything else.
       command: The command line that asked for it, for the report.
       frozen_graph: File of a frozen GraphDef to read instead of a SavedModel; "" for none.
       output_graph: File of the folded GraphDef to write, as text where the suffix is .pbtxt; "" for none.
       keras_model: File of a Keras model to read instead of a SavedModel; "" for none.
       onnx: .onnx file to write; "" for none.
+      page: Report file to write, as a page for a browser; "" for none.
+      explain: Names of nodes to explain.
+      compare: Report file of an earlier run; no batch norm that folded then may stay now; "" for none.
     """
 
     saved_model: str = ""
@@ -97,3 +100,6 @@ class Request:
     output_graph: str = ""
     keras_model: str = ""
     onnx: str = ""
+    page: str = ""
+    explain: tuple[str, ...] = ()
+    compare: str = ""

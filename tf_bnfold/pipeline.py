@@ -14,7 +14,9 @@ from typing import Any
 
 from tf_bnfold import verify
 from tf_bnfold.clock import Clock
+from tf_bnfold.compare import read_report, require_no_loss
 from tf_bnfold.errors import UnfoldedError
+from tf_bnfold.explain import Network, explain
 from tf_bnfold.export_stage import Export, as_saved_model
 from tf_bnfold.fold import Folding, fold_graph
 from tf_bnfold.fold.ranges import weight_ranges
@@ -23,13 +25,14 @@ from tf_bnfold.formats.load import load_model
 from tf_bnfold.formats.model import Model
 from tf_bnfold.formats.saved_model import save_saved_model
 from tf_bnfold.gpu import GpuCompatibility, check_gpu_compatibility
+from tf_bnfold.graph.ops import ops_of
 from tf_bnfold.measurements import Finding, measurement
 from tf_bnfold.options import Options, Request
 from tf_bnfold.outcome import Kind
 from tf_bnfold.outputs import Staging, writing
 from tf_bnfold.quantisation import check_quantisation
 from tf_bnfold.ranges import sinks_of, warnings
-from tf_bnfold.report import Measurement, Report, Result, Run, Sink, Size
+from tf_bnfold.report import Explanation, Measurement, Report, Result, Run, Sink, Size
 from tf_bnfold.targets import check_paths, targets, work_folder
 from tf_bnfold.tflite_stage import TFLite, left_float, size_of, source_of
 from tf_bnfold.version import __version__
@@ -78,8 +81,10 @@ def run(
             folding = fold_graph(model.graph_def, model.outputs(), model.inputs(), options.keep)
             result = result_of(model.graph_def, folding, model.notes, model.inputs())
         findings = _Findings(result, request, clock, on_report)
-        if options.fail_if_unfolded:
-            _require_folded(findings.result)
+        if request.explain:
+            ops = ops_of(model.graph_def, folding.graph_def)
+            findings.add_explanations(explain(request.explain, Network(result, ops)))
+        _require_folded(request, findings.report({}))
         _build(request, model, model.with_graph(folding.graph_def), findings, staging, clock)
         with clock.step("place"):
             staging.place()
@@ -103,6 +108,7 @@ class _Findings:
     def __init__(self, result: Result, request: Request, clock: Clock, listener: Callable[[Report], None]) -> None:
         self.result = result
         self.measurements: tuple[Measurement, ...] = ()
+        self.explanations: tuple[Explanation, ...] = ()
         self._request = request
         self._clock = clock
         self._listener = listener
@@ -113,7 +119,12 @@ class _Findings:
         run = Run(
             self._request.command, _versions(self._request), dict(self._clock.seconds), self.measurements, outputs
         )
-        return Report(self.result, run)
+        return Report(self.result, run, self.explanations)
+
+    def add_explanations(self, explanations: tuple[Explanation, ...]) -> None:
+        """Add what is said of the nodes that were asked about."""
+        self.explanations = explanations
+        self._tell()
 
     def noting(self, model: Model) -> Model:
         """Add what the model notes, and return it."""
@@ -183,6 +194,12 @@ def _build(request: Request, frozen: Model, folded: Model, findings: _Findings, 
     if "report" in wanted:
         with writing(request.report):
             staging.stage(request.report).write_text(findings.report(wanted).to_json(), "utf-8", "backslashreplace")
+    if "page" in wanted:
+        page = importlib.import_module("tf_bnfold.page")  # its library is an extra
+        network = Network(findings.result, ops_of(frozen.graph_def, folded.graph_def))
+        with writing(request.page):
+            content = page.render(findings.report(wanted), network)
+            staging.stage(request.page).write_text(content, "utf-8", "backslashreplace")
 
 
 def _build_onnx(
@@ -244,11 +261,14 @@ def _size(graph_def: GraphDef) -> Size:
     return Size(collections.Counter(node.op for node in nodes if node.op != "Const"), byte_size(graph_def))
 
 
-def _require_folded(result: Result) -> None:
+def _require_folded(request: Request, report: Report) -> None:
+    result = report.result
     left, found = result.unfolded(), len(result.of_kind(Kind.BATCH_NORM))
-    if left:
+    if left and request.options.fail_if_unfolded:
         first = f"{left[0].name} ({left[0].refusal})"
         raise UnfoldedError(f"{len(left)} of {found} batch norms stayed, and --fail_if_unfolded is set; first {first}")
+    if request.compare:
+        require_no_loss(read_report(request.compare), report.to_dict(), request.compare)
 
 
 def _versions(request: Request) -> dict[str, str]:

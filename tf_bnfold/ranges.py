@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from tf_bnfold.report import Sink
 BOUND = 16.0
 GROWTH = 2.0
 _SHOWN = 3
+_DETAILED = 8  # sinks of which a report has the range of every channel
 
 
 def spread(ranges: npt.NDArray[np.float64]) -> float:
@@ -40,17 +42,53 @@ def sinks_of(outcomes: Sequence[Outcome], before: Sequence[Weights], after: Sequ
     took = {(outcome.function, name) for outcome in outcomes for name in outcome.sinks}
     if [(each.op, each.function) for each in before] != [(each.op, each.function) for each in after]:
         return ()
-    return tuple(
-        Sink(old.name, old.op, old.function, old.ranges.size, spread(old.ranges), spread(new.ranges))
+    pairs = [
+        (old, old.ranges, new.ranges)
         for old, new in zip(before, after, strict=True)
         if (old.function, old.name) in took and old.ranges is not None and new.ranges is not None
+    ]
+    sinks = [
+        Sink(old.name, old.op, old.function, ranges.size, spread(ranges), spread(folded))
+        for old, ranges, folded in pairs
+    ]
+    detailed = set(sorted(range(len(sinks)), key=lambda place: -_change(sinks[place]))[:_DETAILED])
+    return tuple(
+        dataclasses.replace(sink, ranges=(tuple(ranges.tolist()), tuple(folded.tolist()))) if place in detailed else sink
+        for place, (sink, (_, ranges, folded)) in enumerate(zip(sinks, pairs, strict=True))
     )
+
+
+def _change(sink: Sink) -> float:
+    """How much the spread of an op's weights has grown, or shrunk."""
+    return max(sink.after / sink.before, sink.before / sink.after)
+
+
+def is_grown(sink: Sink) -> bool:
+    """Tell whether folding has spread the channel ranges of an op so far that it is worth a warning."""
+    return sink.after > BOUND and sink.after > GROWTH * sink.before
+
+
+def advice(sink: Sink, outcomes: Sequence[Outcome]) -> str:
+    """Say what the spread of an op's weights means for quantising it."""
+    steps = 127 / sink.after
+    if is_grown(sink):
+        return (
+            f"With one scale per tensor, int8 leaves the median channel {steps:.2g} steps on each side of zero; with "
+            "one per channel, as TFLite has, it costs little. If the SQNR is low all the same, give --quantize=int16x8, or "
+            f"leave that batch norm alone, as with {_kept(sink, outcomes)}."
+        )
+    if sink.after > BOUND:
+        return (
+            f"int8 with one scale per tensor leaves the median channel {steps:.2g} steps on each side of zero, but that is "
+            "not the fold's doing: it was much the same before."
+        )
+    return f"Harmless: even with one scale per tensor, int8 leaves the median channel {steps:.0f} steps on each side of zero."
 
 
 def warnings(sinks: Sequence[Sink], outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Yield a sentence with advice where the spread of an op's weights has grown beyond the bound."""
     grown = sorted(
-        (sink for sink in sinks if sink.after > BOUND and sink.after > GROWTH * sink.before),
+        filter(is_grown, sinks),
         key=lambda sink: sink.after,
         reverse=True,
     )

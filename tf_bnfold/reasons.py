@@ -187,11 +187,13 @@ class Refusal:
       reason: Why.
       node: Name of the node of the original graph at which the way ended.
       detail: One clause that completes the reason with this graph's facts, or "".
+      ways: Where two ways were looked into, up and down: the refusal of each.
     """
 
     reason: Reason
     node: str
     detail: str = ""
+    ways: tuple[Refusal, ...] = ()
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""

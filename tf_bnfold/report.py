@@ -46,6 +46,7 @@ class Sink:
       channels: Number of output channels.
       before: Ratio of the largest to the median channel range, which is the largest |weight| of an output channel.
       after: The same after folding.
+      ranges: float [2][channels]: the channel ranges before and after; only of the ops that changed most.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Sink:
     channels: int
     before: float
     after: float
+    ranges: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Measurement:
       differing: Share of differing elements by tensor behind a discontinuous op; these do not fail.
       note: Why it is not verified; "" where it is.
       quantised: The outputs of a quantised model, which are not judged by error and limit.
+      errors: The error of each tensor that is judged by it; the page shows them, the JSON only the worst.
     """
 
     compared: str
@@ -104,6 +107,7 @@ class Measurement:
     differing: Mapping[str, float] = dataclasses.field(default_factory=dict)
     note: str = ""
     quantised: tuple[OutputQuality, ...] = ()
+    errors: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,11 +163,35 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What is to be said of one node.
+
+    Attributes:
+      name: The node.
+      op: Its type.
+      function: The library function that it is in; "" for the main graph.
+      facts: Sentences.
+    """
+
+    name: str
+    op: str
+    function: str
+    facts: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
-    """What a run did: `result` is deterministic, `run` is not."""
+    """What a run did: `result` is deterministic, `run` is not.
+
+    Attributes:
+      result: What was folded and what that changed.
+      run: How that was got.
+      explanations: Of the nodes that were asked about; no part of the JSON.
+    """
 
     result: Result
     run: Run = dataclasses.field(default_factory=Run)
+    explanations: tuple[Explanation, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in the terms of JSON; docs/report.md describes the fields."""
@@ -220,7 +248,8 @@ def _leaving(op: Leaving) -> dict[str, Any]:
 
 def _measurement(measurement: Measurement) -> dict[str, Any]:
     quantised = [dataclasses.asdict(output) for output in measurement.quantised]
-    return dataclasses.asdict(measurement) | {"quantised": quantised}
+    fields = dataclasses.asdict(dataclasses.replace(measurement, errors={})) | {"quantised": quantised}
+    return {name: value for name, value in fields.items() if name != "errors"}
 
 
 def _sink(sink: Sink) -> dict[str, Any]:

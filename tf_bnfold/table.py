@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from tf_bnfold.compare import Changes, Site
 from tf_bnfold.outcome import Kind, Outcome, Status
-from tf_bnfold.report import Measurement, OutputQuality, Report, Result, counts
+from tf_bnfold.report import Explanation, Measurement, OutputQuality, Report, Result, counts
 
 _WORDS = {
     Status.UP: "folded into ops before them",
@@ -17,6 +19,8 @@ _WORDS = {
     Status.PARTLY: "folded in part",
     Status.KEPT: "kept",
 }
+_REMEDIES = 3
+_BOLD, _GREEN, _YELLOW = "1", "1;32", "1;33"
 _SHOWN = 10  # sites per reason, and op types that changed; the report file has them all
 
 
@@ -45,7 +49,7 @@ def _summary(result: Result, *, colour: bool) -> str:
     norms, affines = result.of_kind(Kind.BATCH_NORM), result.of_kind(Kind.AFFINE)
     done = norms and not result.unfolded()
     head = f"{_count(len(norms), 'batch norm')}: {_statuses(norms)}." if norms else "No batch norm found."
-    lines = [f"\033[1;{32 if done else 33}m{head}\033[0m" if colour else head]
+    lines = [_styled(head, _GREEN if done else _YELLOW, colour=colour)]
     if affines:
         noun = _count(len(affines), "other per-channel op")
         lines.append(f"{noun} (Mul, Add, ... by a constant): {_statuses(affines)}.")
@@ -75,8 +79,15 @@ def _unfolded(result: Result, width: int) -> Iterator[str]:
         if len(outcomes) > _SHOWN:
             lines.append(f"  ... and {len(outcomes) - _SHOWN} more; --report FILE.json has them all")
         if refusal:
-            lines += _wrapped(f"What helps: {refusal.reason.remedy}.", width, first="  ", rest="    ")
+            lines += _wrapped(f"What helps: {_remedies(outcomes)}.", width, first="  ", rest="    ")
         yield "\n".join(lines)
+
+
+def _remedies(outcomes: Sequence[Outcome]) -> str:
+    """Return what helps, on the way up or else on the way down, the most frequent first."""
+    refusals = [outcome.refusal for outcome in outcomes if outcome.refusal]
+    ways = [way.reason.remedy for refusal in refusals for way in refusal.ways or (refusal,)]
+    return "; or ".join(remedy for remedy, _ in collections.Counter(ways).most_common(_REMEDIES))
 
 
 def _reason(outcome: Outcome) -> str:
@@ -189,3 +200,71 @@ def _end(report: Report) -> str:
     steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in report.run.seconds.items())
     wrote = [f"Wrote {path}" for path in report.run.outputs.values()] or ["Nothing written."]
     return "\n".join([*wrote, *([f"Seconds: {steps}"] if steps else [])])
+
+
+def explanation_text(explanations: Sequence[Explanation], *, width: int, colour: bool) -> str:
+    """Return what is said of nodes as text.
+
+    Args:
+      explanations: What to show.
+      width: Columns of the terminal; long node names are never cut and may reach beyond.
+      colour: Whether to use terminal colours.
+    """
+    return "\n\n".join(_explanation(each, width, colour=colour) for each in explanations)
+
+
+def _explanation(explanation: Explanation, width: int, *, colour: bool) -> str:
+    where = f", in function {explanation.function}" if explanation.function else ""
+    name = _styled(explanation.name, _BOLD, colour=colour)
+    lines = (_wrapped(fact, width, first="  ", rest="    ") for fact in explanation.facts)
+    return "\n".join([f"{name}: {explanation.op}{where}", *itertools.chain.from_iterable(lines)])
+
+
+def comparison_text(changes: Changes, path: str, *, width: int, colour: bool) -> str:
+    """Return what changed between two reports as text.
+
+    Args:
+      changes: What changed.
+      path: Where the old report is.
+      width: Columns of the terminal; long node names are never cut and may reach beyond.
+      colour: Whether to use terminal colours.
+    """
+    title = f"Compared with {path}"
+    if changes == Changes((), (), (), ()):
+        return f"{title}: nothing changed."
+    lines = [_styled(title, _YELLOW if changes.lost else _BOLD, colour=colour)]
+    if changes.figures:
+        rows = [("", "old", "new"), *changes.figures]
+        lines += [f"  {line}".rstrip() for line in _aligned(rows)]
+    worse = [(old, new) for old, new in changes.sites if new.folded < old.folded]
+    better = [(old, new) for old, new in changes.sites if new.folded > old.folded]
+    other = [(old, new) for old, new in changes.sites if new.folded == old.folded]
+    for words, pairs in (("folds no longer, or less", worse), ("folds now, or more", better), ("otherwise", other)):
+        lines += _cut([f"{words}: {_change(old, new)}" for old, new in pairs], width)
+    for words, sites in (("gone", changes.gone), ("new", changes.new)):
+        lines += _cut([f"{words}: {_state(site)}" for site in sites], width)
+    return "\n".join(lines)
+
+
+def _cut(texts: Sequence[str], width: int) -> list[str]:
+    """Return the first of the texts, wrapped, and how many more there are."""
+    more = [f"  ... and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
+    return [line for text in texts[:_SHOWN] for line in _wrapped(text, width, first="  ", rest="    ")] + more
+
+
+def _change(old: Site, new: Site) -> str:
+    name = new.name if old.name == new.name else f"{old.name}, now {new.name}"
+    return f"{name}: {_status(old)} -> {_status(new)}"
+
+
+def _state(site: Site) -> str:
+    return f"{site.name}: {_status(site)}"
+
+
+def _status(site: Site) -> str:
+    status = site.status.replace("_", " ")
+    return f"{status} ({site.why})" if site.why else status
+
+
+def _styled(text: str, style: str, *, colour: bool) -> str:
+    return f"\033[{style}m{text}\033[0m" if colour else text

@@ -12,20 +12,26 @@ from tf_bnfold.errors import FlagError, InputError, OutputError
 from tf_bnfold.extras import missing
 from tf_bnfold.options import Request
 
-REPORT_SUFFIXES = (".json",)
+REPORT_SUFFIXES = (".json", ".html")
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 def targets(request: Request) -> Mapping[str, str]:
-    """Return the outputs that will be written, by flag; a dry run writes its report and no model."""
+    """Return the outputs that will be written, by flag, the page by "page"; a dry run writes its reports and no model."""
     models = {
         "tflite": request.tflite,
         "onnx": request.onnx,
         "output_saved_model": request.output_saved_model,
         "output_graph": request.output_graph,
     }
-    asked = {"report": request.report} if request.options.dry_run else {**models, "report": request.report}
+    reports = {"report": request.report, "page": request.page}
+    asked = reports if request.options.dry_run else {**models, **reports}
     return {flag: path for flag, path in asked.items() if path}
+
+
+def _flag(output: str) -> str:
+    """Return the flag that asks for an output."""
+    return "report" if output == "page" else output
 
 
 def work_folder(request: Request) -> str:
@@ -49,13 +55,13 @@ def check_paths(request: Request, *, exported: bool = False) -> None:
     """
     if not exported:
         _check_input(request)
-    lacks = missing("onnx") if request.onnx else ""
-    if lacks:
-        raise FlagError(f"--onnx={request.onnx}: {lacks}")
+    _check_libraries(request)
     data = request.options.representative_data
     if data:
         _check_data(Path(data))
-    if request.report and not request.report.endswith(REPORT_SUFFIXES):
+    if request.compare:
+        _check_file("compare", Path(request.compare))
+    if request.report and not request.report.endswith(".json"):
         raise FlagError(f"--report={request.report}: the suffix decides the form; give {' or '.join(REPORT_SUFFIXES)}")
     outputs = targets(request)
     inputs = {
@@ -63,6 +69,7 @@ def check_paths(request: Request, *, exported: bool = False) -> None:
         "keras_model": request.keras_model,
         "frozen_graph": request.frozen_graph,
         "representative_data": data,
+        "compare": request.compare,
     }
     _check_apart({flag: path for flag, path in inputs.items() if path}, outputs)
     for flag, path in outputs.items():
@@ -71,7 +78,14 @@ def check_paths(request: Request, *, exported: bool = False) -> None:
         except OSError as error:
             problem = f"can't be written: {error.strerror or error}"
         if problem:
-            raise OutputError(f"--{flag}={path}: {problem}")
+            raise OutputError(f"--{_flag(flag)}={path}: {problem}")
+
+
+def _check_libraries(request: Request) -> None:
+    for flag, path, extra in (("onnx", request.onnx, "onnx"), ("report", request.page, "report")):
+        lacks = missing(extra) if path else ""
+        if lacks:
+            raise FlagError(f"--{flag}={path}: {lacks}")
 
 
 def _check_input(request: Request) -> None:
@@ -142,7 +156,8 @@ def _check_apart(inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
         path = Path(os.path.realpath(text))
         for other, there in taken.items():
             if path == there or there in path.parents or path in there.parents:
-                raise FlagError(f"--{flag}={text}: overlaps --{other}={there}; give each a place of its own")
+                given = f"--{_flag(flag)}={text}: overlaps --{_flag(other)}={there}"
+                raise FlagError(f"{given}; give each a place of its own")
         taken[flag] = path
 
 

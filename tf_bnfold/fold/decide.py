@@ -78,7 +78,7 @@ def _decide(scene: Scene, site: Site) -> Decision:
     lowered = _down(scene, site, site.affine)
     if not isinstance(lowered, Refusal):
         return Decision(Status.DOWN, (lowered,), changes_value=True)
-    refusal = Refusal(raised.reason, raised.node, _both(raised, lowered))
+    refusal = Refusal(raised.reason, raised.node, _both(raised, lowered), (raised, lowered))
     return _in_halves(scene, site, refusal) or Decision(Status.KEPT, refusal=refusal)
 
 

@@ -1,0 +1,123 @@
+"""What the scripts of the page get, in the terms of JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tf_bnfold.explain import Network, site_facts, ways
+from tf_bnfold.outcome import Outcome
+from tf_bnfold.ranges import advice, is_grown
+from tf_bnfold.report import Measurement, Report, Sink
+
+_POINTS = 1500  # of a plot; of more, the largest of each stretch are shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A batch norm or affine in the table of all.
+
+    Attributes:
+      outcome: What became of it.
+      facts: Sentences on it.
+      reasons: Names of the reasons for which it stayed.
+    """
+
+    outcome: Outcome
+    facts: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+def rows(network: Network) -> list[Row]:
+    """List the batch norms and affines, in the order of the graph."""
+    return [
+        Row(
+            outcome,
+            tuple(site_facts(outcome, network)),
+            tuple(dict.fromkeys(way.reason.name for way in ways(outcome.refusal))) if outcome.refusal else (),
+        )
+        for outcome in network.result.outcomes
+    ]
+
+
+def data(report: Report, network: Network) -> dict[str, Any]:
+    """Return the graph, the sites by the index of their ops, and what is plotted."""
+    named = {(each.function, name) for each in network.result.outcomes for name in (*each.nodes, *_ends(each))}
+    shown = [op for op in network.ops if not op.constant or (op.function, op.name) in named]
+    index = {(op.function, op.name): number for number, op in enumerate(shown)}
+
+    def places(names: Iterable[str], function: str) -> list[int]:
+        return [index[function, name] for name in names if (function, name) in index]
+
+    return {
+        "ops": [[op.name, op.op, op.function, places(op.inputs, op.function), int(op.survives)] for op in shown],
+        "sites": [
+            {
+                "name": row.outcome.name,
+                "kind": row.outcome.kind.value,
+                "status": row.outcome.status.value,
+                "facts": row.facts,
+                "nodes": places(row.outcome.nodes, row.outcome.function),
+                "sinks": places(row.outcome.sinks, row.outcome.function),
+                "route": places(row.outcome.route, row.outcome.function),
+                "stopped": places(_stops(row.outcome), row.outcome.function),
+            }
+            for row in rows(network)
+        ],
+        "sinks": [_sink(sink, report.result.outcomes) for sink in _most_changed(report.result.sinks)],
+        "errors": [
+            _errors(each, {op.name: number for number, op in enumerate(network.ops) if not op.function})
+            for each in report.run.measurements
+            if len(each.errors) > 1
+        ],
+    }
+
+
+def _stops(outcome: Outcome) -> list[str]:
+    return [way.node for way in ways(outcome.refusal)] if outcome.refusal else []
+
+
+def _ends(outcome: Outcome) -> list[str]:
+    return [*outcome.sinks, *outcome.route, *_stops(outcome)]
+
+
+def _most_changed(sinks: Sequence[Sink]) -> list[Sink]:
+    detailed = [sink for sink in sinks if sink.ranges]
+    return sorted(detailed, key=lambda sink: max(sink.after / sink.before, sink.before / sink.after), reverse=True)
+
+
+def _sink(sink: Sink, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    return {
+        "name": sink.name,
+        "op": sink.op,
+        "before": _short(sink.before),
+        "after": _short(sink.after),
+        "warn": is_grown(sink),
+        "advice": advice(sink, outcomes),
+        "ranges": [[_short(value) for value in ranges] for ranges in sink.ranges],
+    }
+
+
+def _errors(measurement: Measurement, places: Mapping[str, int]) -> dict[str, Any]:
+    """Return the errors in the order of the graph; those of outputs, which have other names, as they come."""
+    ordered = sorted(measurement.errors.items(), key=lambda item: places.get(item[0].rpartition(":")[0], -1))
+    points = [(name, _short(error)) for name, error in _thinned(ordered)]
+    return {
+        "compared": measurement.compared,
+        "limit": measurement.limit,
+        "tensors": len(measurement.errors),
+        "points": points,
+    }
+
+
+def _thinned(points: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Keep the largest of each stretch, of all that are more than a plot can show."""
+    step = max(1, math.ceil(len(points) / _POINTS))
+    return [max(points[start : start + step], key=lambda item: item[1]) for start in range(0, len(points), step)]
+
+
+def _short(number: float) -> float | None:
+    """Return a number with four digits; JSON has none that is not finite."""
+    return float(f"{number:.4g}") if math.isfinite(number) else None
