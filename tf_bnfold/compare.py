@@ -53,9 +53,7 @@ class Changes:
     @property
     def lost(self) -> tuple[Site, ...]:
         """The batch norms that fold less than they used to."""
-        return tuple(
-            new for old, new in self.sites if new.folded < old.folded and new.kind == Kind.BATCH_NORM.value
-        )
+        return tuple(new for old, new in self.sites if new.folded < old.folded and new.kind == Kind.BATCH_NORM.value)
 
 
 def read_report(path: str) -> Mapping[str, Any]:
@@ -70,7 +68,9 @@ def read_report(path: str) -> Mapping[str, Any]:
     except OSError as error:
         raise InputError(f"--compare={path}: can't be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"--compare={path}: no JSON, so no report; give a file that --report=FILE.json wrote") from error
+        raise InputError(
+            f"--compare={path}: no JSON, so no report; give a file that --report=FILE.json wrote"
+        ) from error
     version = report.get("schema_version") if isinstance(report, dict) else None
     if version not in (None, SCHEMA_VERSION):
         raise InputError(f"--compare={path}: a report of schema_version {version!r}; {SCHEMA_VERSION} can be compared")

@@ -53,7 +53,9 @@ def sinks_of(outcomes: Sequence[Outcome], before: Sequence[Weights], after: Sequ
     ]
     detailed = set(sorted(range(len(sinks)), key=lambda place: -_change(sinks[place]))[:_DETAILED])
     return tuple(
-        dataclasses.replace(sink, ranges=(tuple(ranges.tolist()), tuple(folded.tolist()))) if place in detailed else sink
+        dataclasses.replace(sink, ranges=(tuple(ranges.tolist()), tuple(folded.tolist())))
+        if place in detailed
+        else sink
         for place, (sink, (_, ranges, folded)) in enumerate(zip(sinks, pairs, strict=True))
     )
 

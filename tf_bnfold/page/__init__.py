@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from tf_bnfold.explain import KINDS, Network
 from tf_bnfold.outcome import Kind, Status
-from tf_bnfold.page.data import data, rows
+from tf_bnfold.page.data import data, prefix_of, rows
 from tf_bnfold.report import Report, Size, counts
 
 _FOLDER = importlib.resources.files("tf_bnfold.page")
@@ -48,8 +48,11 @@ def render(report: Report, network: Network) -> str:
     scripts = [Markup(_read(name)) for name in _SCRIPTS]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.lstrip_blocks = True
+    prefix = prefix_of(network)
+    environment.filters["short"] = lambda text: _breakable(text.replace(prefix, "…/") if prefix else text)
     template = environment.from_string(_read("template.html"))
     return template.render(
+        prefix=prefix,
         report=report,
         command=shlex.join(report.run.command),
         cards=_cards(report),
@@ -57,11 +60,16 @@ def render(report: Report, network: Network) -> str:
         kinds={kind.value: words for kind, words in KINDS.items()},
         rows=rows(network),
         changed_ops=_changed_ops(result.before, result.after),
-        data=data(report, network),
+        data={**data(report, network), "prefix": prefix},
         style=Markup(_read("style.css")),
         scripts=scripts,
         hashes=[_hash(script) for script in scripts],
     )
+
+
+def _breakable(text: str) -> Markup:
+    """Let a name break behind each slash."""
+    return Markup("/<wbr>").join(text.split("/"))
 
 
 def _read(name: str) -> str:
@@ -86,7 +94,7 @@ def _cards(report: Report) -> list[dict[str, Any]]:
     before, after = result.before, result.after
     cards += [
         {"figure": f"{before.total:,} → {after.total:,}", "words": "ops in the graph", "class": "plain"},
-        {"figure": f"{_bytes(before.bytes)} → {_bytes(after.bytes)}", "words": "size of the graph", "class": "plain"},
+        {"figure": _both(_bytes(before.bytes), _bytes(after.bytes)), "words": "size of the graph", "class": "plain"},
     ]
     cards += [
         {"figure": _bytes(size.bytes), "words": f"{name}, {size.total:,} ops", "class": "plain"}
@@ -111,6 +119,11 @@ def _bytes(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g} {unit}"
     return f"{number} bytes"
+
+
+def _both(before: str, after: str) -> str:
+    """Return two sizes with the unit once where it is the same."""
+    return f"{before.split()[0] if before.split()[1] == after.split()[1] else before} → {after}"
 
 
 def _changed_ops(before: Size, after: Size) -> list[tuple[str, int, int]]:

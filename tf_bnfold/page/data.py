@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from tf_bnfold.outcome import Outcome
 from tf_bnfold.ranges import advice, is_grown
 from tf_bnfold.report import Measurement, Report, Sink
 
+_ALIKE = 3  # names, of which a common prefix is worth leaving out
+_FEWEST = 8  # tensors that are worth a plot
 _POINTS = 1500  # of a plot; of more, the largest of each stretch are shown
 
 
@@ -42,6 +45,16 @@ def rows(network: Network) -> list[Row]:
     ]
 
 
+def prefix_of(network: Network) -> str:
+    """Return the scopes that all batch norms, affines and what they went into are in, with a slash, "" for none."""
+    names = {name for each in network.result.outcomes for name in (each.name, *each.sinks, *each.route)}
+    if len(names) < _ALIKE:
+        return ""
+    first, last = min(names), max(names)
+    common = os.path.commonprefix([first, last]).rpartition("/")[0]
+    return f"{common}/" if common else ""
+
+
 def data(report: Report, network: Network) -> dict[str, Any]:
     """Return the graph, the sites by the index of their ops, and what is plotted."""
     named = {(each.function, name) for each in network.result.outcomes for name in (*each.nodes, *_ends(each))}
@@ -70,7 +83,7 @@ def data(report: Report, network: Network) -> dict[str, Any]:
         "errors": [
             _errors(each, {op.name: number for number, op in enumerate(network.ops) if not op.function})
             for each in report.run.measurements
-            if len(each.errors) > 1
+            if len(each.errors) >= _FEWEST
         ],
     }
 

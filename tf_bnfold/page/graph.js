@@ -8,6 +8,7 @@ const GraphView = (() => {
     folded_up: "↑ folded up", folded_down: "↓ folded down", folded_in_halves: "↕ folded in halves",
     partly_folded: "½ folded in part", kept: "✕ kept",
   };
+  const WIDE = 24; // characters of a label
   const FEW = 36; // nodes that are seen at first
   const MOST = 400; // nodes that are laid out at once; more would take seconds
 
@@ -39,22 +40,29 @@ const GraphView = (() => {
 
   const cut = (text, length) =>
     text.length <= length ? text : `${text.slice(0, Math.ceil(length / 2) - 1)}…${text.slice(-Math.floor(length / 2))}`;
+  /** Shorten a label: of a leaf to its layer, as its op is shown beside it, of a scope to its innermost parts. */
+  const tag = (node) => {
+    const parts = node.label.split("/");
+    while (parts.length > 1 && parts.join("/").length > WIDE) parts.splice(node.leaf ? -1 : 0, 1);
+    return cut(parts.join("/"), WIDE);
+  };
   const plural = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
   /**
    * Draw a graph.
-   * container: where; data: see tf_bnfold/page/data.py; onChoice: called with a site, an op, or null.
+   * container: where; printed: the image for paper; data: see tf_bnfold/page/data.py;
+   * onChoice: called with a site, an op, a note, or null.
    */
-  function show(container, data, onChoice) {
-    const root = Scopes.tree(data.ops);
-    const leaf = Scopes.leaves(root);
-    const open = Scopes.opened(root, FEW);
+  function show(container, printed, data, onChoice) {
     const siteOf = new Map();
     const took = new Map();
     for (const site of data.sites) {
       site.nodes.forEach((number) => siteOf.set(number, site));
       site.sinks.forEach((number) => took.set(number, (took.get(number) || 0) + 1));
     }
+    const root = Scopes.tree(data.ops, (number) => siteOf.get(number));
+    const leaf = Scopes.leaves(root);
+    const open = Scopes.opened(root, FEW);
     const readers = data.ops.map(() => []);
     data.ops.forEach(([, , , inputs], number) => inputs.forEach((input) => readers[input].push(number)));
 
@@ -64,7 +72,7 @@ const GraphView = (() => {
     const leafLabel = (node) => {
       const [number] = node.ops;
       const site = siteOf.get(number);
-      const lines = [cut(node.label, 26), data.ops[number][1]];
+      const lines = [tag(node), node.ops.map((each) => data.ops[each][1]).join("+")];
       if (site) lines.push(MARKS[site.status]);
       if (took.has(number)) lines.push(`took ${took.get(number)}`);
       return lines;
@@ -73,7 +81,7 @@ const GraphView = (() => {
     const scopeLabel = (node) => {
       const sites = new Set(node.ops.map((number) => siteOf.get(number)).filter(Boolean));
       const stays = [...sites].filter((site) => site.status === "kept" || site.status === "partly_folded").length;
-      const lines = [cut(node.label, 26), plural(node.ops.length, "op")];
+      const lines = [tag(node), plural(node.ops.length, "op")];
       if (sites.size - stays) lines.push(`${sites.size - stays} folded`);
       if (stays) lines.push(`✕ ${stays} kept`);
       return [lines, stays];
@@ -89,7 +97,7 @@ const GraphView = (() => {
           const lines = leafLabel(node);
           const site = siteOf.get(node.ops[0]);
           const classes = [site ? site.status : "", took.has(node.ops[0]) ? "sink" : ""].join(" ");
-          return { data: { id: node.id, parent, label: lines.join("\n"), height: 14 + 16 * lines.length }, classes };
+          return { data: { id: node.id, parent, label: lines.join("\n"), height: 14 + 16 * lines.length, op: node.ops[0] }, classes };
         }
         const [lines, stays] = scopeLabel(node);
         return { data: { id: node.id, parent, label: `${lines[0]}  +\n${lines.slice(1).join("\n")}`, height: 16 + 16 * lines.length },
@@ -105,7 +113,7 @@ const GraphView = (() => {
       }
       const routes = new Map();
       for (const site of data.sites) {
-        const from = site.nodes.length ? place[site.nodes[site.nodes.length - 1]] : undefined;
+        const from = place[site.status === "folded_down" ? site.nodes[site.nodes.length - 1] : site.nodes[0]];
         for (const number of site.sinks) {
           if (from && place[number] !== from) routes.set(`${from} ${place[number]}`, site.status);
         }
@@ -228,20 +236,31 @@ const GraphView = (() => {
       cy.pan({ x: container.clientWidth / 2 - x * zoom, y: 24 - box.y1 * zoom });
     }
 
-    /** Keep a picture of it all for paper, where a canvas would show only what is on the screen. */
+    /** Keep a picture of it all for paper, where a canvas would show only what is on the screen; a tall one in columns. */
     let timer = 0;
     function print() {
       clearTimeout(timer);
       timer = setTimeout(() => {
-        const picture = document.getElementById("printed");
-        picture.src = cy.png({ full: true, bg: "#fff", maxWidth: 2400, maxHeight: 3200, scale: 2 });
+        const box = cy.elements().boundingBox();
+        const whole = new Image();
+        whole.onload = () => {
+          const columns = Math.max(1, Math.round(Math.sqrt(whole.height / whole.width / 1.2)));
+          const canvas = document.createElement("canvas");
+          const height = Math.ceil(whole.height / columns);
+          canvas.width = whole.width * columns;
+          canvas.height = height;
+          const pen = canvas.getContext("2d");
+          for (let column = 0; column < columns; column++) pen.drawImage(whole, column * whole.width, -column * height);
+          printed.src = canvas.toDataURL();
+        };
+        whole.src = cy.png({ full: true, bg: "#fff", scale: Math.min(1.5, 14000 / box.h, 5000 / box.w) });
       }, 300);
     }
 
     cy.on("tap", "node", (event) => {
       const node = event.target;
       if (node.hasClass("scope") || node.hasClass("open")) toggle(node.id());
-      else chooseOp(Number(node.id().slice(1)));
+      else chooseOp(node.data("op"));
     });
     cy.on("tap", (event) => {
       if (event.target === cy) clear();

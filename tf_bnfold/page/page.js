@@ -14,17 +14,21 @@
     return made;
   };
 
+  /** Leave out what all names begin with, and let a name break behind a slash. */
+  const short = (text) => (data.prefix ? text.replaceAll(data.prefix, "…/") : text);
+  const breakable = (text) => text.split(/(?<=\/)/).flatMap((part) => [part, element("wbr")]);
+
   const MOST = 12; // names in a list of the panel
   const list = (title, names) => {
     if (!names.length) return [];
     const more = names.length > MOST ? [element("li", {}, `and ${names.length - MOST} more`)] : [];
-    return [element("h4", {}, title), element("ul", {}, ...names.slice(0, MOST).map((name) => element("li", {}, name)), ...more)];
+    return [element("h4", {}, title), element("ul", {}, ...names.slice(0, MOST).map((name) => element("li", { title: name }, ...breakable(short(name)))), ...more)];
   };
 
   const buttons = (title, sites) =>
     sites.length
       ? [element("h4", {}, title), element("p", {}, ...sites.slice(0, MOST).map((site) =>
-          element("button", { class: `site ${site.status}`, onclick: () => view.chooseSite(site) }, site.name)))]
+          element("button", { class: `site ${site.status}`, onclick: () => view.chooseSite(site) }, ...breakable(short(site.name)))))]
       : [];
 
   function describe(choice) {
@@ -33,11 +37,11 @@
     if (choice.note) return panel.replaceChildren(element("p", {}, choice.note));
     if (choice.site) {
       const { site } = choice;
-      return panel.replaceChildren(element("h3", { class: site.status }, site.name), ...site.facts.map((fact) => element("p", {}, fact)));
+      return panel.replaceChildren(element("h3", { class: site.status }, ...breakable(site.name)), ...site.facts.map((fact) => element("p", {}, ...breakable(short(fact)))));
     }
     const [name, op, fn, , survives] = choice.op;
     return panel.replaceChildren(
-      element("h3", {}, name),
+      element("h3", {}, ...breakable(name)),
       element("p", {}, `${op}${fn ? `, in function ${fn}` : ""}`),
       ...buttons("Took", choice.took),
       ...buttons("Was passed by", choice.passed),
@@ -48,7 +52,7 @@
     );
   }
 
-  const view = GraphView.show(byId("graph"), data, describe);
+  const view = GraphView.show(byId("graph"), byId("printed"), data, describe);
   describe(null);
   for (const name of ["fit", "home", "zoomIn", "zoomOut"]) byId(name).addEventListener("click", () => view[name]());
 
@@ -66,7 +70,7 @@
     const text = event.target.value.trim().toLowerCase();
     const numbers = text ? matching(text) : [];
     found.replaceChildren(...numbers.slice(0, MOST).map((number) =>
-      element("button", { type: "button", onclick: () => choose(number) }, data.ops[number][0], element("small", {}, ` ${data.ops[number][1]}`))));
+      element("button", { type: "button", onclick: () => choose(number) }, ...breakable(short(data.ops[number][0])), element("small", {}, ` ${data.ops[number][1]}`))));
     if (text && !numbers.length) found.append(element("p", {}, "No op of that name."));
     if (numbers.length > MOST) found.append(element("p", {}, `and ${numbers.length - MOST} more`));
   });
@@ -85,7 +89,7 @@
   // The table of all: filtered by text and by what became of each; long ones are cut until asked for.
   const ROWS = 100;
   const rows = [...byId("sites").tBodies[0].rows];
-  const texts = rows.map((row) => row.textContent.toLowerCase());
+  const texts = rows.map((row, number) => `${row.textContent} ${data.sites[number].facts.join(" ")} ${data.sites[number].name}`.toLowerCase());
   let all = false;
   function filter() {
     const text = byId("filter").value.trim().toLowerCase();
@@ -117,15 +121,15 @@
   const FIT = 560;
   function plot() {
     const wide = byId("plots").clientWidth;
-    const width = wide < 2 * FIT ? wide : Math.floor((wide - 24) / 2);
+    const width = wide < 2 * FIT ? Math.min(wide, 620) : Math.floor((wide - 24) / 2);
     byId("plots").replaceChildren(...data.sinks.map((sink) => element("figure", { style: `width:${width}px` },
-      element("figcaption", {}, element("strong", {}, sink.name), ` ${sink.op}: largest to median ${sink.before} → `,
+      element("figcaption", {}, element("strong", { title: sink.name }, ...breakable(short(sink.name))), ` ${sink.op}: largest to median ${sink.before} → `,
         element("strong", { class: sink.warn ? "kept" : "" }, `${sink.after}`)),
       Plots.ranges(sink, width), element("p", { class: sink.warn ? "warn" : "" }, sink.advice))));
     byId("errors").replaceChildren(...data.errors.map((measurement) => element("figure", {},
       element("figcaption", {}, element("strong", {}, measurement.compared), `: ${measurement.tensors.toLocaleString("en")} tensors`,
         measurement.points.length < measurement.tensors ? `, the worst of each ${Math.ceil(measurement.tensors / measurement.points.length)}` : ""),
-      Plots.errors(measurement, byId("errors").clientWidth))));
+      Plots.errors(measurement, Math.min(byId("errors").clientWidth, 960)))));
   }
   let drawn = 0;
   new ResizeObserver(([entry]) => {

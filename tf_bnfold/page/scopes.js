@@ -4,8 +4,11 @@ const Scopes = (() => {
   const MOST = 40; // children of a scope; one with more is split into runs, in the order of the graph
   const RUNS = 24; // into which it is split at first
 
-  /** Return the root of the tree: {id, label, ops, children, parent}; a leaf has one op and no children. */
-  function tree(ops) {
+  /**
+   * Return the root of the tree: {id, label, ops, children, parent, leaf}.
+   * A leaf is an op, or a scope all of whose ops are of one unit; `unit` tells that of an op, undefined for none.
+   */
+  function tree(ops, unit) {
     let count = 0;
     const scope = (label, parent) => ({ id: `s${count++}`, label, parent, children: [], ops: [], inner: new Map() });
     const root = scope("", null);
@@ -31,8 +34,9 @@ const Scopes = (() => {
       at.children.push({ id: `o${number}`, label: last, parent: at, children: [], ops: [number], leaf: true });
     });
     const whole = shortened(root);
+    gather(whole, unit);
     split(whole, scope);
-    gather(whole);
+    gather(whole, unit);
     return whole;
   }
 
@@ -71,10 +75,15 @@ const Scopes = (() => {
 
   const tail = (label) => label.split(" … ").pop().split("/").pop();
 
-  /** Note all ops inside of each scope. */
-  function gather(node) {
+  /** Note all ops inside of each scope, and make it a leaf where they are one unit. */
+  function gather(node, unit) {
     if (node.leaf) return node.ops;
-    node.ops = node.children.flatMap(gather);
+    node.ops = node.children.flatMap((child) => gather(child, unit));
+    const units = new Set(node.ops.map(unit));
+    if (node.parent && node.ops.length && units.size === 1 && !units.has(undefined)) {
+      node.leaf = true;
+      node.children = [];
+    }
     return node.ops;
   }
 
@@ -111,7 +120,7 @@ const Scopes = (() => {
   /** Map each op to its leaf. */
   function leaves(root) {
     const found = new Map();
-    const walk = (node) => (node.leaf ? found.set(node.ops[0], node) : node.children.forEach(walk));
+    const walk = (node) => (node.leaf ? node.ops.forEach((number) => found.set(number, node)) : node.children.forEach(walk));
     walk(root);
     return found;
   }
