@@ -68,9 +68,7 @@ def read_report(path: str) -> Mapping[str, Any]:
     except OSError as error:
         raise InputError(f"--compare={path}: can't be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"--compare={path}: no JSON, so no report; give a file that --report=FILE.json wrote"
-        ) from error
+        raise InputError(f"--compare={path}: no JSON; give a file that --report=FILE.json wrote") from error
     version = report.get("schema_version") if isinstance(report, dict) else None
     if version not in (None, SCHEMA_VERSION):
         raise InputError(f"--compare={path}: a report of schema_version {version!r}; {SCHEMA_VERSION} can be compared")

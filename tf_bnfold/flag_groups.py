@@ -87,16 +87,16 @@ GROUPS: Mapping[str, Sequence[Flag]] = {
             "report",
             [],
             "FILE.json|.html",
-            "file for the whole report: .json for programs, .html for people, by pip install 'tf_bnfold[report]'; repeat "
-            "the flag for both",
+            "file for the whole report: .json for programs, or .html for people, by pip install 'tf_bnfold[report]'; "
+            "repeat the flag for both",
         ),
         Flag(
             _L,
             "explain",
             [],
             "NODE,...",
-            "say of nodes what they are, whether and where they were folded, or why not and what would help; without an "
-            "output nothing is verified or converted",
+            "say of nodes what they are, whether and where they were folded, or why not and what would help; nothing is "
+            "verified or converted then, unless an output is given too",
         ),
         Flag(
             _S,

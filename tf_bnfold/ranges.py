@@ -51,17 +51,15 @@ def sinks_of(outcomes: Sequence[Outcome], before: Sequence[Weights], after: Sequ
         Sink(old.name, old.op, old.function, ranges.size, spread(ranges), spread(folded))
         for old, ranges, folded in pairs
     ]
-    detailed = set(sorted(range(len(sinks)), key=lambda place: -_change(sinks[place]))[:_DETAILED])
-    return tuple(
-        dataclasses.replace(sink, ranges=(tuple(ranges.tolist()), tuple(folded.tolist())))
-        if place in detailed
-        else sink
-        for place, (sink, (_, ranges, folded)) in enumerate(zip(sinks, pairs, strict=True))
-    )
+    detailed = sorted(range(len(sinks)), key=lambda place: change(sinks[place]), reverse=True)[:_DETAILED]
+    for place in detailed:
+        _, *ranges = pairs[place]
+        sinks[place] = dataclasses.replace(sinks[place], ranges=tuple(tuple(each.tolist()) for each in ranges))
+    return tuple(sinks)
 
 
-def _change(sink: Sink) -> float:
-    """How much the spread of an op's weights has grown, or shrunk."""
+def change(sink: Sink) -> float:
+    """Return the factor by which the spread of an op's weights has grown, or shrunk."""
     return max(sink.after / sink.before, sink.before / sink.after)
 
 
@@ -75,16 +73,16 @@ def advice(sink: Sink, outcomes: Sequence[Outcome]) -> str:
     steps = 127 / sink.after
     if is_grown(sink):
         return (
-            f"With one scale per tensor, int8 leaves the median channel {steps:.2g} steps on each side of zero; with "
-            "one per channel, as TFLite has, it costs little. If the SQNR is low all the same, give --quantize=int16x8, or "
-            f"leave that batch norm alone, as with {_kept(sink, outcomes)}."
+            f"With one scale per tensor, int8 leaves the median channel {steps:.2g} steps on each side of zero; with one "
+            "per channel, as TFLite has, it costs little. If the SQNR is low all the same, give --quantize=int16x8, "
+            f"or leave that batch norm alone, as with {_kept(sink, outcomes)}."
         )
     if sink.after > BOUND:
         return (
-            f"int8 with one scale per tensor leaves the median channel {steps:.2g} steps on each side of zero, but that is "
-            "not the fold's doing: it was much the same before."
+            f"With one scale per tensor, int8 leaves the median channel {steps:.2g} steps on each side of zero, but that "
+            "is not the fold's doing: it was much the same before."
         )
-    return f"Harmless: even with one scale per tensor, int8 leaves the median channel {steps:.0f} steps on each side of zero."
+    return f"Harmless: with one scale per tensor too, int8 leaves the median channel {steps:.0f} steps beside zero."
 
 
 def warnings(sinks: Sequence[Sink], outcomes: Sequence[Outcome]) -> Iterator[str]:

@@ -36,7 +36,7 @@ def table(report: Report, *, width: int, colour: bool) -> str:
     blocks = [
         _summary(result, colour=colour),
         *_unfolded(result, width),
-        _sizes(result),
+        _sizes(result, width),
         *([_list("GPU delegate", result.gpu.lines(), width)] if result.gpu else []),
         _checked(report.run.measurements, width),
         *([_list("Notes", result.notes, width)] if result.notes else []),
@@ -106,7 +106,7 @@ def _stayed(outcome: Outcome, width: int) -> list[str]:
     return [f"  {outcome.name}", *_wrapped("; ".join(facts), width, first=" " * 6, rest=" " * 6)]
 
 
-def _sizes(result: Result) -> str:
+def _sizes(result: Result, width: int) -> str:
     before, after = result.before, result.after
     changed = [op for op in sorted({*before.ops, *after.ops}) if before.ops.get(op, 0) != after.ops.get(op, 0)]
     rows = [("Graph", "before", "after"), ("ops", f"{before.total:,}", f"{after.total:,}")]
@@ -116,7 +116,7 @@ def _sizes(result: Result) -> str:
     for name, converted in (("TFLite", result.tflite), ("ONNX", result.onnx)):
         if converted:
             size = f"{converted.bytes:,} bytes, {_count(converted.total, 'op')}"
-            lines += ["", f"{name}: {size}: {_ops(converted.ops)}"]
+            lines += ["", *_wrapped(f"{name}: {size}: {_ops(converted.ops)}", width, first="", rest="  ")]
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 def targets(request: Request) -> Mapping[str, str]:
-    """Return the outputs that will be written, by flag, the page by "page"; a dry run writes its reports and no model."""
+    """Return the outputs that will be written, by flag, the page by "page"; a dry run writes reports and no model."""
     models = {
         "tflite": request.tflite,
         "onnx": request.onnx,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tf_bnfold.explain import Network, site_facts, ways
 from tf_bnfold.outcome import Outcome
-from tf_bnfold.ranges import advice, is_grown
+from tf_bnfold.ranges import advice, change, is_grown
 from tf_bnfold.report import Measurement, Report, Sink
 
 _ALIKE = 3  # names, of which a common prefix is worth leaving out
@@ -50,9 +50,9 @@ def prefix_of(network: Network) -> str:
     names = {name for each in network.result.outcomes for name in (each.name, *each.sinks, *each.route)}
     if len(names) < _ALIKE:
         return ""
-    first, last = min(names), max(names)
-    common = os.path.commonprefix([first, last]).rpartition("/")[0]
-    return f"{common}/" if common else ""
+    ends = [name.split("/")[:-1] for name in (min(names), max(names))]
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*ends, strict=False))
+    return "".join(f"{scope}/" for scope, _ in same)
 
 
 def data(report: Report, network: Network) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _ends(outcome: Outcome) -> list[str]:
 
 def _most_changed(sinks: Sequence[Sink]) -> list[Sink]:
     detailed = [sink for sink in sinks if sink.ranges]
-    return sorted(detailed, key=lambda sink: max(sink.after / sink.before, sink.before / sink.after), reverse=True)
+    return sorted(detailed, key=change, reverse=True)
 
 
 def _sink(sink: Sink, outcomes: Sequence[Outcome]) -> dict[str, Any]:
