@@ -139,13 +139,14 @@ def ways(refusal: Refusal) -> tuple[Refusal, ...]:
     return refusal.ways or (refusal,)
 
 
-def site_facts(outcome: Outcome, network: Network, node: str = "") -> Iterator[str]:
+def site_facts(outcome: Outcome, network: Network, node: str = "", *, remedies: bool = True) -> Iterator[str]:
     """Yield sentences on a batch norm or affine: what it is, what became of it, why, and what would help.
 
     Args:
       outcome: What became of it.
       network: The graph that it is in.
       node: The node that was asked about, where that may be another one than the last of it.
+      remedies: Whether to say what would help.
     """
     channels = "1 channel" if outcome.channels == 1 else f"{outcome.channels} channels"
     part = f"Part of {outcome.name}, a" if node not in ("", outcome.name) else "A"
@@ -161,10 +162,11 @@ def site_facts(outcome: Outcome, network: Network, node: str = "") -> Iterator[s
         return
     sides = ("Before it: ", "Behind it: ") if outcome.refusal.ways else ("",)
     for side, way in zip(sides, ways(outcome.refusal), strict=True):
-        yield side + _way(way, network, outcome.function)
+        yield side + _way(way, network, outcome.function, remedies=remedies)
 
 
-def _way(way: Refusal, network: Network, function: str) -> str:
+def _way(way: Refusal, network: Network, function: str, *, remedies: bool = True) -> str:
     detail = f" ({way.detail})" if way.detail else ""
     at = f" at {network.names([way.node], function)}"
-    return f"{way.reason.value}{detail}, {way.reason.name}{at}. What would help: {way.reason.remedy}."
+    text = f"{way.reason.value}{detail}, {way.reason.name}{at}."
+    return f"{text} What would help: {way.reason.remedy}." if remedies else text

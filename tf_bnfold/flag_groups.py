@@ -95,8 +95,8 @@ GROUPS: Mapping[str, Sequence[Flag]] = {
             "explain",
             [],
             "NODE,...",
-            "say of nodes what they are, whether and where they were folded, or why not and what would help; nothing is "
-            "verified or converted then, unless an output is given too",
+            "say of nodes what they are, whether and where they were folded, or why not and what would help; nothing "
+            "is verified or converted then, unless an output is given too",
         ),
         Flag(
             _S,

@@ -73,14 +73,14 @@ def advice(sink: Sink, outcomes: Sequence[Outcome]) -> str:
     steps = 127 / sink.after
     if is_grown(sink):
         return (
-            f"With one scale per tensor, int8 leaves the median channel {steps:.2g} steps on each side of zero; with one "
-            "per channel, as TFLite has, it costs little. If the SQNR is low all the same, give --quantize=int16x8, "
+            f"With one scale per tensor, int8 leaves the median channel {steps:.2g} steps on each side of zero; with "
+            "one per channel, as TFLite has, it costs little. If the SQNR is low all the same, give --quantize=int16x8, "
             f"or leave that batch norm alone, as with {_kept(sink, outcomes)}."
         )
     if sink.after > BOUND:
         return (
-            f"With one scale per tensor, int8 leaves the median channel {steps:.2g} steps on each side of zero, but that "
-            "is not the fold's doing: it was much the same before."
+            f"With one scale per tensor, int8 leaves the median channel {steps:.2g} steps on each side of zero, but "
+            "that is not the fold's doing: it was much the same before."
         )
     return f"Harmless: with one scale per tensor too, int8 leaves the median channel {steps:.0f} steps beside zero."
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from tf_bnfold.explain import KINDS, Network
 from tf_bnfold.outcome import Kind, Status
-from tf_bnfold.page.data import data, prefix_of, rows
+from tf_bnfold.page.data import data, prefix_of, reasons, rows
 from tf_bnfold.report import Report, Size, counts
 
 _FOLDER = importlib.resources.files("tf_bnfold.page")
@@ -59,6 +59,7 @@ def render(report: Report, network: Network) -> str:
         statuses={status.value: words for status, words in _WORDS.items()},
         kinds={kind.value: words for kind, words in KINDS.items()},
         rows=rows(network),
+        reasons=reasons(network),
         changed_ops=_changed_ops(result.before, result.after),
         data={**data(report, network), "prefix": prefix},
         style=Markup(_read("style.css")),
@@ -68,8 +69,8 @@ def render(report: Report, network: Network) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """Let a name break behind each slash."""
-    return Markup("/<wbr>").join(text.split("/"))
+    """Let a name break behind each slash, but not behind the mark of what is left out."""
+    return Markup(Markup("/<wbr>").join(text.split("/")).replace("…/<wbr>", "…/"))  # noqa: S704 it is escaped
 
 
 def _read(name: str) -> str:

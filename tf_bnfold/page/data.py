@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import math
@@ -11,6 +12,7 @@ from typing import Any
 from tf_bnfold.explain import Network, site_facts, ways
 from tf_bnfold.outcome import Outcome
 from tf_bnfold.ranges import advice, change, is_grown
+from tf_bnfold.reasons import Reason
 from tf_bnfold.report import Measurement, Report, Sink
 
 _ALIKE = 3  # names, of which a common prefix is worth leaving out
@@ -24,7 +26,7 @@ class Row:
 
     Attributes:
       outcome: What became of it.
-      facts: Sentences on it.
+      facts: Sentences on it, without what would help.
       reasons: Names of the reasons for which it stayed.
     """
 
@@ -38,11 +40,19 @@ def rows(network: Network) -> list[Row]:
     return [
         Row(
             outcome,
-            tuple(site_facts(outcome, network)),
+            tuple(site_facts(outcome, network, remedies=False)),
             tuple(dict.fromkeys(way.reason.name for way in ways(outcome.refusal))) if outcome.refusal else (),
         )
         for outcome in network.result.outcomes
     ]
+
+
+def reasons(network: Network) -> list[tuple[Reason, int]]:
+    """List the reasons for which batch norms and affines stayed, with how many it kept, the most frequent first."""
+    found = [outcome.refusal for outcome in network.result.outcomes if outcome.refusal]
+    return collections.Counter(
+        reason for refusal in found for reason in dict.fromkeys(way.reason for way in ways(refusal))
+    ).most_common()
 
 
 def prefix_of(network: Network) -> str:
@@ -71,7 +81,7 @@ def data(report: Report, network: Network) -> dict[str, Any]:
                 "name": row.outcome.name,
                 "kind": row.outcome.kind.value,
                 "status": row.outcome.status.value,
-                "facts": row.facts,
+                "facts": list(site_facts(row.outcome, network)),
                 "nodes": places(row.outcome.nodes, row.outcome.function),
                 "sinks": places(row.outcome.sinks, row.outcome.function),
                 "route": places(row.outcome.route, row.outcome.function),

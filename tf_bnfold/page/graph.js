@@ -19,6 +19,7 @@ const GraphView = (() => {
       "font-family": "system-ui, sans-serif", "background-color": "#fff", "border-width": 1, "border-color": "#999" } },
     { selector: "node.scope", style: { "background-color": "#eef1f4", "border-style": "double", "border-width": 4 } },
     { selector: "node.scope.stays", style: { "border-color": COLOURS.kept } },
+    { selector: "node.scope.remains", style: { "border-color": COLOURS.partly_folded } },
     { selector: "node.open", style: {
       "background-color": "#f6f8fa", "background-opacity": 0.7, "text-valign": "top", "text-margin-y": -3,
       "border-style": "dashed", color: "#555", padding: 14, "font-size": 12 } },
@@ -41,11 +42,12 @@ const GraphView = (() => {
   const cut = (text, length) =>
     text.length <= length ? text : `${text.slice(0, Math.ceil(length / 2) - 1)}…${text.slice(-Math.floor(length / 2))}`;
   /** Shorten a label: of a leaf to its layer, as its op is shown beside it, of a scope to its innermost parts. */
-  const tag = (node) => {
-    const parts = node.label.split("/");
-    while (parts.length > 1 && parts.join("/").length > WIDE) parts.splice(node.leaf ? -1 : 0, 1);
+  const tag = (label, isLeaf) => {
+    const parts = label.split("/");
+    while (parts.length > 1 && parts.join("/").length > WIDE) parts.splice(isLeaf ? -1 : 0, 1);
     return cut(parts.join("/"), WIDE);
   };
+  const titles = (node) => (node.ends ? [tag(node.ends[0], true), `… ${tag(node.ends[1], true)}`] : [tag(node.label, node.leaf)]);
   const plural = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
   /**
@@ -72,7 +74,7 @@ const GraphView = (() => {
     const leafLabel = (node) => {
       const [number] = node.ops;
       const site = siteOf.get(number);
-      const lines = [tag(node), node.ops.map((each) => data.ops[each][1]).join("+")];
+      const lines = [...titles(node), node.ops.map((each) => data.ops[each][1]).join("+")];
       if (site) lines.push(MARKS[site.status]);
       if (took.has(number)) lines.push(`took ${took.get(number)}`);
       return lines;
@@ -80,11 +82,14 @@ const GraphView = (() => {
 
     const scopeLabel = (node) => {
       const sites = new Set(node.ops.map((number) => siteOf.get(number)).filter(Boolean));
-      const stays = [...sites].filter((site) => site.status === "kept" || site.status === "partly_folded").length;
-      const lines = [tag(node), plural(node.ops.length, "op")];
-      if (sites.size - stays) lines.push(`${sites.size - stays} folded`);
-      if (stays) lines.push(`✕ ${stays} kept`);
-      return [lines, stays];
+      const number = (status) => [...sites].filter((site) => site.status === status).length;
+      const [kept, partly] = [number("kept"), number("partly_folded")];
+      const lines = [...titles(node), plural(node.ops.length, "op")];
+      if (sites.size - kept - partly) lines.push(`${sites.size - kept - partly} folded`);
+      if (partly) lines.push(`½ ${partly} in part`);
+      if (kept) lines.push(`✕ ${kept} kept`);
+      lines[0] += "  +";
+      return [lines, kept ? "stays" : partly ? "remains" : ""];
     };
 
     function elements() {
@@ -92,16 +97,15 @@ const GraphView = (() => {
       const isOpen = new Map(nodes.map((each) => [each.node.id, each.isOpen]));
       const found = nodes.map(({ node, isOpen: opened }) => {
         const parent = node.parent && isOpen.get(node.parent.id) ? node.parent.id : undefined;
-        if (opened) return { data: { id: node.id, parent, label: `${cut(node.label, 48)}  −`, height: 1 }, classes: "open" };
+        if (opened) return { data: { id: node.id, parent, label: `${titles(node).join(" ")}  −`, height: 1 }, classes: "open" };
         if (node.leaf) {
           const lines = leafLabel(node);
           const site = siteOf.get(node.ops[0]);
           const classes = [site ? site.status : "", took.has(node.ops[0]) ? "sink" : ""].join(" ");
           return { data: { id: node.id, parent, label: lines.join("\n"), height: 14 + 16 * lines.length, op: node.ops[0] }, classes };
         }
-        const [lines, stays] = scopeLabel(node);
-        return { data: { id: node.id, parent, label: `${lines[0]}  +\n${lines.slice(1).join("\n")}`, height: 16 + 16 * lines.length },
-          classes: stays ? "scope stays" : "scope" };
+        const [lines, state] = scopeLabel(node);
+        return { data: { id: node.id, parent, label: lines.join("\n"), height: 16 + 16 * lines.length }, classes: `scope ${state}` };
       });
       const edges = new Set();
       data.ops.forEach(([, , , inputs], number) => inputs.forEach((input) => {

@@ -16,7 +16,7 @@
 
   /** Leave out what all names begin with, and let a name break behind a slash. */
   const short = (text) => (data.prefix ? text.replaceAll(data.prefix, "…/") : text);
-  const breakable = (text) => text.split(/(?<=\/)/).flatMap((part) => [part, element("wbr")]);
+  const breakable = (text) => text.split(/(?<=[^…]\/)/).flatMap((part) => [part, element("wbr")]);
 
   const MOST = 12; // names in a list of the panel
   const list = (title, names) => {

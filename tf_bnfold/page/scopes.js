@@ -6,6 +6,7 @@ const Scopes = (() => {
 
   /**
    * Return the root of the tree: {id, label, ops, children, parent, leaf}.
+   * A run, of which a scope with many children consists, has `ends` instead of a label: those of its first and last child.
    * A leaf is an op, or a scope all of whose ops are of one unit; `unit` tells that of an op, undefined for none.
    */
   function tree(ops, unit) {
@@ -64,7 +65,8 @@ const Scopes = (() => {
           runs.push(children[0]);
           continue;
         }
-        const run = scope(`${tail(children[0].label)} … ${tail(children[children.length - 1].label)}`, node);
+        const run = scope("", node);
+        run.ends = [first(children[0]), last(children[children.length - 1])];
         run.children = children;
         children.forEach((child) => (child.parent = run));
         runs.push(run);
@@ -73,7 +75,8 @@ const Scopes = (() => {
     }
   }
 
-  const tail = (label) => label.split(" … ").pop().split("/").pop();
+  const first = (node) => (node.ends ? node.ends[0] : node.label);
+  const last = (node) => (node.ends ? node.ends[1] : node.label);
 
   /** Note all ops inside of each scope, and make it a leaf where they are one unit. */
   function gather(node, unit) {
