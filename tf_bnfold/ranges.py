@@ -74,7 +74,7 @@ def advice(sink: Sink, outcomes: Sequence[Outcome]) -> str:
     if is_grown(sink):
         return (
             f"With one scale per tensor, int8 leaves the median channel {steps:.2g} steps on each side of zero; with "
-            "one per channel, as TFLite has, it costs little. If the SQNR is low all the same, give --quantize=int16x8, "
+            "one per channel, as TFLite has, it costs little. If the SQNR is low all the same, give --quantize=int16x8 "
             f"or leave that batch norm alone, as with {_kept(sink, outcomes)}."
         )
     if sink.after > BOUND:
