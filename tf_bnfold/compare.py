@@ -111,8 +111,8 @@ def require_no_loss(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -
     if lost:
         named = ", ".join(f"{site.name} ({site.why or site.status})" for site in lost[:_NAMED])
         more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
-        noun = "1 batch norm" if len(lost) == 1 else f"{len(lost)} batch norms"
-        raise UnfoldedError(f"--compare={path}: {noun} that used to fold no longer does: {named}{more}")
+        count = "1 batch norm folds less than it" if len(lost) == 1 else f"{len(lost)} batch norms fold less than they"
+        raise UnfoldedError(f"--compare={path}: {count} did: {named}{more}")
 
 
 def _sites(report: Mapping[str, Any]) -> dict[tuple[str, str], Site]:
