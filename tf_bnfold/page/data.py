@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tf_bnfold.explain import Network, site_facts, ways
@@ -90,11 +90,7 @@ def data(report: Report, network: Network) -> dict[str, Any]:
             for row in rows(network)
         ],
         "sinks": [_sink(sink, report.result.outcomes) for sink in _most_changed(report.result.sinks)],
-        "errors": [
-            _errors(each, {op.name: number for number, op in enumerate(network.ops) if not op.function})
-            for each in report.run.measurements
-            if len(each.errors) >= _FEWEST
-        ],
+        "errors": [_errors(each, network) for each in report.run.measurements if len(each.errors) >= _FEWEST],
     }
 
 
@@ -123,16 +119,26 @@ def _sink(sink: Sink, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _errors(measurement: Measurement, places: Mapping[str, int]) -> dict[str, Any]:
-    """Return the errors in the order of the graph; those of outputs, which have other names, as they come."""
-    ordered = sorted(measurement.errors.items(), key=lambda item: places.get(item[0].rpartition(":")[0], -1))
+def _errors(measurement: Measurement, network: Network) -> dict[str, Any]:
+    """Return the errors in the order of the graph, without constants that are as before.
+
+    Those of outputs, which have other names, come as they are.
+    """
+    places = {op.name: number for number, op in enumerate(network.ops) if not op.function}
+    constants = {op.name for op in network.ops if op.constant and not op.function}
+    found = [(name, error) for name, error in measurement.errors.items() if error or _node(name) not in constants]
+    ordered = sorted(found, key=lambda point: places.get(_node(point[0]), -1))
     points = [(name, _short(error)) for name, error in _thinned(ordered)]
     return {
         "compared": measurement.compared,
         "limit": measurement.limit,
-        "tensors": len(measurement.errors),
+        "tensors": len(ordered),
         "points": points,
     }
+
+
+def _node(tensor: str) -> str:
+    return tensor.rpartition(":")[0]
 
 
 def _thinned(points: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:

@@ -14,7 +14,7 @@ const GraphView = (() => {
 
   const STYLE = [
     { selector: "node", style: {
-      shape: "round-rectangle", width: 168, height: "data(height)", label: "data(label)", "text-wrap": "wrap",
+      shape: "round-rectangle", width: 192, height: "data(height)", label: "data(label)", "text-wrap": "wrap",
       "text-valign": "center", "text-halign": "center", "font-size": 12, "line-height": 1.25, color: "#222",
       "font-family": "system-ui, sans-serif", "background-color": "#fff", "border-width": 1, "border-color": "#999" } },
     { selector: "node.scope", style: { "background-color": "#eef1f4", "border-style": "double", "border-width": 4 } },
