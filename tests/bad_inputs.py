@@ -245,6 +245,17 @@ OUTPUTS: Mapping[str, Callable[[Place], Args]] = {
     ][1:],
     "a name that is too long": lambda p: p.args(tflite=p.folder / ("a" * 300)),
     "a report of an unknown form": lambda p: p.args(report=p.folder / "report.xls"),
+    "a page that is the input": lambda p: p.args(report=p.model / "page.html"),
+    "a node to explain that is not there": lambda p: p.args(explain="logit"),
+    "a report to compare with that is missing": lambda p: p.args(compare="old.json"),
+    "a report to compare with that is no JSON": lambda p: p.args(compare=p.file("old.json", "{")),
+    "a report to compare with that is none": lambda p: p.args(compare=p.file("old.json", "{}")),
+    "a report to compare with of another version": lambda p: p.args(
+        compare=p.file("old.json", '{"schema_version": 9}')
+    ),
+    "a report that is also compared with": lambda p: p.args(
+        report=p.folder / "old.json", compare=p.file("old.json", "{}")
+    ),
 }
 
 

@@ -71,8 +71,10 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
     lines = commands((ROOT / "README.md").read_text(encoding="utf-8"))
     assert len(lines) >= 9
     names = {"Mfcc": "image", "labels_softmax": "logits"}  # those of a model for speech
+    names["conv1/BatchNorm/add"] = "StatefulPartitionedCall/StatefulPartitionedCall/batchnorm/add"
     run_all(lines, names, tmp_path, monkeypatch)
-    for output in ("my_model.tflite", "folded/saved_model.pb", "folded.pb", "report.json", "demo/out/model.tflite"):
+    reports = ("report.json", "report.html")
+    for output in ("my_model.tflite", "folded/saved_model.pb", "folded.pb", *reports, "demo/out/model.tflite"):
         assert (tmp_path / output).is_file(), output
 
 

@@ -26,6 +26,7 @@ def test_the_defaults_are_those_of_options():
 def test_every_flag_arrives():
     request = ask(
         *("--saved_model=m", "--tflite=t", "--output_saved_model=o", "--report=r.json", "--overwrite", "--dry_run"),
+        *("--report=r.html", "--explain=n,o", "--compare=old.json"),
         *("--tags=a,b", "--signature_keys=x,y", "--input_shapes=i:1,-1,3", "--input_shapes=a:b:", "--keep=bn_[12]"),
         *("--fail_if_unfolded", "--representative_data=d.npz", "--rtol=1e-5", "--allow_select_tf_ops"),
         *("--output_graph=g.pb", "--input_nodes=a,b:1", "--output_nodes=c", "--allow_custom_ops", "--widen_to_float32"),
@@ -47,6 +48,9 @@ def test_every_flag_arrives():
         output_graph="g.pb",
         onnx="t.onnx",
         report="r.json",
+        page="r.html",
+        explain=("n", "o"),
+        compare="old.json",
         options=Options(
             signature_keys=("x", "y"),
             tags=("a", "b"),
@@ -89,6 +93,26 @@ def test_a_keras_file_is_another():
 
 def test_a_report_is_output_enough():
     assert ask("--saved_model=m", "--report=r.json").report == "r.json"
+
+
+def test_the_suffix_of_a_report_decides_what_it_is_and_of_one_form_the_later_counts():
+    request = ask("--saved_model=m", "--report=a.json", "--report=~/p.html", "--report=b.json")
+    assert (request.report, request.page) == ("b.json", os.path.expanduser("~/p.html"))
+    assert ask("--saved_model=m", "--report=p.html").report == ""
+    assert ask("--saved_model=m", "--report=r.xls").report == "r.xls"  # which check_paths refuses
+
+
+def test_to_explain_alone_is_to_do_nothing_else():
+    request = ask("--saved_model=m", "--explain=a, b:0")
+    assert request.explain == ("a", "b:0")
+    assert (request.options.dry_run, request.options.verify) == (True, False)
+    request = ask("--saved_model=m", "--explain=a", "--tflite=t")
+    assert (request.options.dry_run, request.options.verify) == (False, True)
+    assert ask("--saved_model=m", "--explain=a", "--dry_run").options.verify is True
+
+
+def test_to_compare_is_output_enough():
+    assert ask("--saved_model=m", "--compare=~/old.json").compare == os.path.expanduser("~/old.json")
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch):

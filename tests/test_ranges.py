@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import graphs as g
 import numpy as np
@@ -17,7 +18,7 @@ from tf_bnfold.fold import fold_graph
 from tf_bnfold.fold.ranges import weight_ranges
 from tf_bnfold.options import Options, Request
 from tf_bnfold.outcome import Kind, Outcome, Status
-from tf_bnfold.ranges import BOUND, sinks_of, spread, warnings
+from tf_bnfold.ranges import BOUND, advice, change, is_grown, sinks_of, spread, warnings
 from tf_bnfold.report import Sink
 
 
@@ -185,3 +186,39 @@ def test_a_float_model_is_not_warned_of(fragile, tmp_path):
 def test_a_folded_graph_def_has_its_sinks_too():
     built = build(blown_up)
     assert len(tf_bnfold.fold_graph_def(built.graph_def, built.outputs).report.result.sinks) == 2
+
+
+def test_the_sinks_that_changed_most_have_the_range_of_every_channel():
+    depthwise, conv = sinks(blown_up)
+    before, after = depthwise.ranges
+    assert len(before) == len(after) == depthwise.channels
+    assert max(after) / np.median(after) == pytest.approx(depthwise.after)
+    assert change(depthwise) > change(conv) >= 1
+
+
+def test_of_many_sinks_only_some_have_all_ranges():
+    def many():
+        x = g.image(4, 30)
+        for number in range(12):
+            x = tf.nn.relu(g.norm(g.conv(x, 4, kernel=1, name=f"conv{number}"), name=f"bn{number}"))
+        return x
+
+    found = sinks(many)
+    detailed = [sink for sink in found if sink.ranges]
+    assert (len(found), len(detailed)) == (12, 8)
+    assert min(map(change, detailed)) >= max(change(sink) for sink in found if not sink.ranges)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (1.5, 40.0, "int8 leaves the median channel 3.2 steps .* as with --keep='bn'"),
+        (30.0, 40.0, "not the fold's doing"),
+        (1.5, 4.0, "Harmless: .* 32 steps"),
+    ],
+)
+def test_advice_is_by_what_folding_did(before, after, words):
+    outcome = Outcome("bn", ("bn",), "Mul", Kind.BATCH_NORM, 4, Status.UP, ("conv",))
+    sink = Sink("conv", "Conv2D", "", 4, before, after)
+    assert re.search(words, advice(sink, [outcome]))
+    assert is_grown(sink) is ("keep" in words)

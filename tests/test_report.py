@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -10,7 +11,7 @@ import pytest
 from tf_bnfold.gpu import GpuCompatibility, Leaving, Operator
 from tf_bnfold.outcome import Kind, Outcome, Status
 from tf_bnfold.reasons import Reason, Refusal
-from tf_bnfold.report import Measurement, OutputQuality, Report, Result, Run, Sink, Size
+from tf_bnfold.report import Explanation, Measurement, OutputQuality, Report, Result, Run, Sink, Size
 
 FOLDED = Outcome("bn1", ("bn1",), "FusedBatchNormV3", Kind.BATCH_NORM, 8, Status.UP, ("conv1",), ("relu",))
 PARTLY = Outcome(
@@ -128,6 +129,15 @@ def test_run_says_how_it_was_got():
         ],
     }
     assert (failed["verified"], failed["error"]) == (False, None)
+
+
+def test_what_only_the_page_shows_is_not_in_the_json():
+    sink = dataclasses.replace(REPORT.result.sinks[0], ranges=((1.0, 2.0), (3.0, 4.0)))
+    result = dataclasses.replace(REPORT.result, sinks=(sink,))
+    measured = dataclasses.replace(REPORT.run.measurements[0], errors={"a:0": 0.5})
+    run = dataclasses.replace(REPORT.run, measurements=(measured, REPORT.run.measurements[1]))
+    explained = Report(result, run, (Explanation("a", "Relu", "", ("It is.",)),))
+    assert explained.to_json() == REPORT.to_json()
 
 
 def test_json_has_no_nan():

@@ -9,8 +9,8 @@ import pytest
 
 from tf_bnfold.outcome import Kind, Outcome, Status
 from tf_bnfold.reasons import Reason, Refusal
-from tf_bnfold.report import Measurement, OutputQuality, Report, Result, Run, Size
-from tf_bnfold.table import table
+from tf_bnfold.report import Explanation, Measurement, OutputQuality, Report, Result, Run, Size
+from tf_bnfold.table import explanation_text, table
 
 NONE = Size({}, 0)
 
@@ -176,3 +176,30 @@ def test_outputs_of_a_quantised_model_come_worst_first():
     assert "    serve: c: no difference, same top class in 100.0%\n    serve: best: integers\n" in shown
     broken = Measurement("int8", False, samples=1, quantised=(OutputQuality("serve: a", math.inf, None, None, None),))
     assert "    serve: a: values that are not finite" in text(run=Run(measurements=(broken,)))
+
+
+def test_what_helps_is_told_for_both_ways():
+    up, down = Refusal(Reason.GRAPH_INPUT, "x"), Refusal(Reason.ZERO_PADDING, "conv")
+    both = Refusal(Reason.GRAPH_INPUT, "x", f"behind it: {down}", (up, down))
+    shown = " ".join(text(norm("bn", Status.KEPT, both)).split())
+    assert f"What helps: {Reason.GRAPH_INPUT.remedy}; or {Reason.ZERO_PADDING.remedy}." in shown
+    assert text(norm("bn", Status.KEPT, up)).count("; or ") == 0
+
+
+def test_a_long_list_of_ops_keeps_to_the_width():
+    size = Size({f"SOME_LONG_NAME_{number}": number for number in range(30)}, 10)
+    shown = table(Report(Result((), NONE, NONE, tflite=size, onnx=size)), width=60, colour=False)
+    assert max(map(len, shown.splitlines())) <= 60
+
+
+def test_explanations_are_wrapped_under_their_node():
+    fact = "It took what was folded: " + ", ".join(f"block{number}/bn" for number in range(9)) + "."
+    explanations = (
+        Explanation("conv", "Conv2D", "", (fact, "It is there.")),
+        Explanation("bn", "Mul", "body", ("A batch norm.",)),
+    )
+    shown = explanation_text(explanations, width=50, colour=False)
+    assert shown.splitlines()[0] == "conv: Conv2D"
+    assert "\n  It is there.\n\nbn: Mul, in function body\n  A batch norm." in shown
+    assert max(map(len, shown.splitlines())) <= 50
+    assert explanation_text(explanations, width=50, colour=True).startswith("\033[1mconv\033[0m: Conv2D\n")

@@ -44,7 +44,7 @@ Exit codes
   1   the flags are wrong
   2   the input can't be used
   3   the result differs from the original, or could not be compared with it (see --noverify)
-  4   a batch norm stayed, and --fail_if_unfolded was given, or it folded in the report of --compare
+  4   a batch norm stayed, and --fail_if_unfolded was given, or folds less than in the report of --compare
   5   the converter refused the model
   6   an output can't be written
   70  an error of tf_bnfold itself
