@@ -8,9 +8,10 @@ const GraphView = (() => {
     folded_up: "↑ folded up", folded_down: "↓ folded down", folded_in_halves: "↕ folded in halves",
     partly_folded: "½ folded in part", kept: "✕ kept",
   };
+  const PIXELS = 12e6; // of the picture on paper
   const WIDE = 24; // characters of a label
   const FEW = 36; // nodes that are seen at first
-  const MOST = 400; // nodes that are laid out at once; more would take seconds
+  const MOST = 200; // nodes beyond which laying them out takes more than a moment
 
   const STYLE = [
     { selector: "node", style: {
@@ -52,7 +53,7 @@ const GraphView = (() => {
 
   /**
    * Draw a graph.
-   * container: where; printed: the image for paper; data: see tf_bnfold/page/data.py;
+   * container: where; printed: the canvas for paper; data: see tf_bnfold/page/data.py;
    * onChoice: called with a site, an op, a note, or null.
    */
   function show(container, printed, data, onChoice) {
@@ -139,7 +140,6 @@ const GraphView = (() => {
       });
       cy.elements().not(".into").layout({ name: "dagre", rankDir: "TB", nodeSep: 26, rankSep: 38, edgeSep: 8, animate: false, fit: false }).run();
       mark();
-      print();
       return drawn.seen;
     }
 
@@ -185,7 +185,6 @@ const GraphView = (() => {
       if (numbers.length && reveal(most)) draw();
       else mark();
       if (most.length) centre(most);
-      print();
     }
 
     function chooseSite(site) {
@@ -240,26 +239,19 @@ const GraphView = (() => {
       cy.pan({ x: container.clientWidth / 2 - x * zoom, y: 24 - box.y1 * zoom });
     }
 
-    /** Keep a picture of it all for paper, where a canvas would show only what is on the screen; a tall one in columns. */
-    let timer = 0;
+    /** Draw all of it for paper, where the picture would show only what is on the screen; what is tall in columns. */
     function print() {
-      clearTimeout(timer);
-      timer = setTimeout(() => {
-        const box = cy.elements().boundingBox();
-        const whole = new Image();
-        whole.onload = () => {
-          const columns = Math.max(1, Math.round(Math.sqrt(whole.height / whole.width / 1.2)));
-          const canvas = document.createElement("canvas");
-          const height = Math.ceil(whole.height / columns);
-          canvas.width = whole.width * columns;
-          canvas.height = height;
-          const pen = canvas.getContext("2d");
-          for (let column = 0; column < columns; column++) pen.drawImage(whole, column * whole.width, -column * height);
-          printed.src = canvas.toDataURL();
-        };
-        whole.src = cy.png({ full: true, bg: "#fff", scale: Math.min(1.5, 14000 / box.h, 5000 / box.w) });
-      }, 300);
+      const box = cy.elements().boundingBox();
+      const scale = Math.min(1.5, 14000 / box.h, Math.sqrt(PIXELS / (box.w * box.h)));
+      const whole = cy.renderer().bufferCanvasImage({ full: true, bg: "#fff", scale });
+      const columns = Math.max(1, Math.round(Math.sqrt(whole.height / whole.width / 1.2)));
+      const height = Math.ceil(whole.height / columns);
+      printed.width = whole.width * columns;
+      printed.height = height;
+      const pen = printed.getContext("2d");
+      for (let column = 0; column < columns; column++) pen.drawImage(whole, column * whole.width, -column * height);
     }
+    addEventListener("beforeprint", print);
 
     cy.on("tap", "node", (event) => {
       const node = event.target;

@@ -2,6 +2,7 @@
 /* The tree of name scopes, and what of it is seen when some of its scopes are open. Draws nothing. */
 const Scopes = (() => {
   const MOST = 40; // children of a scope; one with more is split into runs, in the order of the graph
+  const NEARLY_ALL = 0.8; // share of the ops of a scope
   const RUNS = 24; // into which it is split at first
 
   /**
@@ -36,6 +37,7 @@ const Scopes = (() => {
     });
     const whole = shortened(root);
     gather(whole, unit);
+    merge(whole);
     split(whole, scope);
     gather(whole, unit);
     return whole;
@@ -51,6 +53,18 @@ const Scopes = (() => {
     only.label = node.label ? `${node.label}/${only.label}` : only.label;
     only.parent = node.parent;
     return only;
+  }
+
+  /** Put what is in a child with nearly all ops into its parent: a frame around everything says nothing. */
+  function merge(node) {
+    for (;;) {
+      const at = node.children.findIndex((child) => !child.leaf && child.ops.length >= NEARLY_ALL * node.ops.length);
+      if (at < 0) break;
+      const [whole] = node.children.splice(at, 1, ...node.children[at].children);
+      whole.children.forEach((child) => (child.parent = node));
+      node.label = node.label ? `${node.label}/${whole.label}` : whole.label;
+    }
+    node.children.forEach(merge);
   }
 
   /** Split scopes with many children into runs, so that no picture has too many nodes at once. */
