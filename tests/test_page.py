@@ -14,6 +14,7 @@ from pages import every_way, long_network, network_of, page_of, report_of
 
 from tf_bnfold import page
 from tf_bnfold.explain import Network
+from tf_bnfold.gpu import GpuCompatibility, Leaving, Operator
 from tf_bnfold.graph.ops import Op
 from tf_bnfold.outcome import Kind, Outcome, Status
 from tf_bnfold.page.data import data, prefix_of
@@ -43,7 +44,8 @@ def hostile() -> Network:
             ]
             sinks.append(Sink(conv, name, function, 2, 1.0, 40.0, ((1.0, 1.0), (1.0, 40.0))))
     size = Size(dict.fromkeys(HOSTILE, 1), 1)
-    return Network(Result(tuple(outcomes), size, size, size, size, HOSTILE, tuple(sinks)), tuple(ops))
+    result = Result(tuple(outcomes), size, size, tflite=size, onnx=size, notes=HOSTILE, sinks=tuple(sinks))
+    return Network(result, tuple(ops))
 
 
 def hostile_page() -> str:
@@ -173,6 +175,14 @@ def test_what_is_not_verified_is_not_called_so(network):
     text = page.render(Report(network.result), network)
     assert "not verified (--noverify)" in text
     assert '<code class="command">' not in text
+
+
+def test_the_verdict_on_the_gpu_delegate_is_there_where_it_was_asked_for(network):
+    gpu = GpuCompatibility(9, (Leaving(Operator("<b>", "out"), 0, 1, "<i>why"),))
+    text = page.render(Report(dataclasses.replace(network.result, gpu=gpu)), network)
+    assert "1 of 9 ops would leave it for the CPU" in text
+    assert "&lt;i&gt;why: &lt;b&gt; out" in text
+    assert "GPU delegate" not in page_of(network)
 
 
 def test_every_site_is_a_row_with_its_reason(network):
