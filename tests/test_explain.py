@@ -77,7 +77,10 @@ def test_what_has_nothing_to_do_with_it_says_so(network):
     )
 
 
-@pytest.mark.parametrize(("name", "near"), [("stays/bm", "stays/bn"), ("SIGMOID", "stays/sigmoid"), ("bn", "down/bn")])
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("stays/bm", "stays/bn"), ("SIGMOID", "stays/sigmoid"), ("bn", "down/bn"), ("a/b/sigmoit", "stays/sigmoid")],
+)
 def test_an_unknown_name_says_near_ones(network, name, near):
     with pytest.raises(
         InputError, match=f"--explain={name}: the graph has no node of that name; did you mean .*{near}"

@@ -84,7 +84,7 @@ def _near(node: str, network: Network) -> list[str]:
     holding = sorted((name for name in names if node.lower() in name.lower()), key=lambda name: name not in sites)
     short = {name.rpartition("/")[2]: name for name in names}
     alike = difflib.get_close_matches(node, names, n=_NEAR) + [
-        short[each] for each in difflib.get_close_matches(node, short, n=_NEAR)
+        short[each] for each in difflib.get_close_matches(node.rpartition("/")[2], short, n=_NEAR)
     ]
     return list(dict.fromkeys(holding + alike))[:_NEAR]
 

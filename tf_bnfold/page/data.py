@@ -79,7 +79,7 @@ def data(report: Report, network: Network) -> dict[str, Any]:
         "sites": [
             {
                 "name": row.outcome.name,
-                "kind": row.outcome.kind.value,
+                "function": row.outcome.function,
                 "status": row.outcome.status.value,
                 "facts": list(site_facts(row.outcome, network)),
                 "nodes": places(row.outcome.nodes, row.outcome.function),

@@ -75,7 +75,7 @@ const GraphView = (() => {
     const leafLabel = (node) => {
       const [number] = node.ops;
       const site = siteOf.get(number);
-      const lines = [...titles(node), node.ops.map((each) => data.ops[each][1]).join("+")];
+      const lines = [...new Set([...titles(node), node.ops.map((each) => data.ops[each][1]).join("+")])];
       if (site) lines.push(MARKS[site.status]);
       if (took.has(number)) lines.push(`took ${took.get(number)}`);
       return lines;

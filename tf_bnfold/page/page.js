@@ -37,7 +37,8 @@
     if (choice.note) return panel.replaceChildren(element("p", {}, choice.note));
     if (choice.site) {
       const { site } = choice;
-      return panel.replaceChildren(element("h3", { class: site.status }, ...breakable(site.name)), ...site.facts.map((fact) => element("p", {}, ...breakable(short(fact)))));
+      return panel.replaceChildren(element("h3", { class: site.status }, ...breakable(site.name)),
+        ...(site.function ? [element("p", {}, `In function ${site.function}.`)] : []), ...site.facts.map((fact) => element("p", {}, ...breakable(short(fact)))));
     }
     const [name, op, fn, , survives] = choice.op;
     return panel.replaceChildren(
