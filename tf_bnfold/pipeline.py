@@ -9,7 +9,7 @@ import importlib
 import importlib.metadata
 import itertools
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_bnfold import verify
@@ -244,16 +244,21 @@ def result_of(graph_def: GraphDef, folding: Folding, notes: tuple[str, ...] = ()
     outcomes, sinks = folding.outcomes, tuple[Sink, ...]()
     if any(outcome.sinks for outcome in outcomes):
         sinks = sinks_of(outcomes, *(weight_ranges(each, inputs) for each in (graph_def, folding.graph_def)))
-    return Result(outcomes, _size(graph_def), _size(folding.graph_def), notes=(*notes, *_dilated(folding)), sinks=sinks)
+    said = (*notes, *_moved(folding))
+    return Result(outcomes, _size(graph_def), _size(folding.graph_def), notes=said, sinks=sinks)
 
 
-def _dilated(folding: Folding) -> list[str]:
-    """Say which convolutions are dilated ones now."""
-    if not folding.dilated:
-        return []
-    first, number = folding.dilated[0], len(folding.dilated)
-    which = f"{first} and {number - 1} more convolutions" if number > 1 else first
-    return [f"{which}: SpaceToBatchND, convolution and BatchToSpaceND became one dilated convolution"]
+def _moved(folding: Folding) -> Iterator[str]:
+    """Say which convolutions are dilated ones now, and which biases stand elsewhere."""
+    if folding.dilated:
+        which = _first(folding.dilated, "convolutions")
+        yield f"{which}: SpaceToBatchND, convolution and BatchToSpaceND became one dilated convolution"
+    if folding.biases:
+        yield f"{_first(folding.biases, 'biases')}: moved right behind the linear op, which TFLite computes them with"
+
+
+def _first(names: Sequence[str], what: str) -> str:
+    return f"{names[0]} and {len(names) - 1} more {what}" if len(names) > 1 else names[0]
 
 
 def _size(graph_def: GraphDef) -> Size:

@@ -12,6 +12,7 @@ from tf_bnfold.fold import decide
 from tf_bnfold.fold.dilated import collapse
 from tf_bnfold.fold.elements import find_elements
 from tf_bnfold.fold.ledger import Ledger
+from tf_bnfold.fold.own_bias import advance
 from tf_bnfold.fold.route import Scene
 from tf_bnfold.fold.sites import find_sites
 from tf_bnfold.graph import functions
@@ -32,11 +33,19 @@ class Folding:
       graph_def: The folded graph.
       outcomes: What became of each batch norm and affine, in topological order.
       dilated: The convolutions that stood between a SpaceToBatchND and a BatchToSpaceND and are dilated ones now.
+      biases: The biases that stand right behind their linear op now, and did not.
     """
 
     graph_def: GraphDef
     outcomes: tuple[Outcome, ...]
     dilated: tuple[str, ...] = ()
+    biases: tuple[str, ...] = ()
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the graph is another one than that which was given."""
+        folded = any(outcome.status is not Status.KEPT for outcome in self.outcomes)
+        return bool(folded or self.dilated or self.biases)
 
 
 def fold_graph(
@@ -75,19 +84,20 @@ def _no_garbage_collection() -> Iterator[None]:
 
 def _with_functions(main: Folding, keep: str) -> Folding:
     """Fold the bodies of the library's functions, each as a graph of its own: its arguments are not known."""
-    outcomes, dilated = list(main.outcomes), list(main.dilated)
+    outcomes, dilated, biases = list(main.outcomes), list(main.dilated), list(main.biases)
     changed = {}
     for function, body in functions.bodies(main.graph_def):
         name = function.signature.name
         folding = _fold(body.graph_def, [*body.results, *body.effects], (), keep)
         outcomes += [dataclasses.replace(outcome, function=name) for outcome in folding.outcomes]
         dilated += [f"{name}/{conv}" for conv in folding.dilated]
-        if folding.dilated or any(outcome.status is not Status.KEPT for outcome in folding.outcomes):
+        biases += [f"{name}/{bias}" for bias in folding.biases]
+        if folding.has_changed:
             changed[name] = functions.with_body(function, body, folding.graph_def)
     for function in main.graph_def.library.function:
         if function.signature.name in changed:
             function.CopyFrom(changed[function.signature.name])
-    return Folding(main.graph_def, tuple(outcomes), tuple(dilated))
+    return Folding(main.graph_def, tuple(outcomes), tuple(dilated), tuple(biases))
 
 
 def _fold(graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[str], keep: str) -> Folding:
@@ -97,9 +107,10 @@ def _fold(graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[s
         view = view.anew()
     kept = frozenset(node for node in view.graph.nodes.values() if keep and re.search(keep, node.name))
     scene = Scene(view, Ledger(view), find_elements(view), {}, kept)
+    biases = advance(scene)
     outcomes = _settle_all(scene)
     scene.ledger.settle()
-    return Folding(to_graph_def(view.graph), outcomes, dilated)
+    return Folding(to_graph_def(view.graph), outcomes, dilated, biases)
 
 
 def _settle_all(scene: Scene) -> tuple[Outcome, ...]:
