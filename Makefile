@@ -7,6 +7,7 @@
 #   make fuzz        damage models at random for SECONDS, ten minutes by default, from the seed FIRST on
 #   make docs        write the pages of docs/ that come from the code
 #   make applications  convert keras.applications beside the stock converter, and write docs/applications.md
+#   make networks    convert networks for phones beside the stock converter, and write docs/networks.md
 #   make quantisation  quantise the models of MODELS with the fold and without, and write docs/quantisation_table.md
 #   make clean       remove what the others made
 
@@ -23,7 +24,7 @@ SMOKE  := tests/test_end_to_end.py tests/test_museum.py tests/test_formats_saved
           tests/test_errors_table.py tests/test_keras_input.py tests/test_onnx.py tests/test_quantize.py \
           tests/test_representative_data.py tests/test_lite.py tests/test_gpu.py
 
-.PHONY: demo test test-slow test-versions smoke android-packages bazel-test fuzz docs applications quantisation clean
+.PHONY: demo test test-slow test-versions smoke android-packages bazel-test fuzz docs applications networks quantisation clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/make_model.py demo/out/saved_model
@@ -71,6 +72,10 @@ docs: $(VENV)/.demo
 # Takes half an hour, and memory for one large model at a time.
 applications: $(VENV)/.test
 	$(BIN)/python benchmarks/applications.py docs/applications.md
+
+# Takes a quarter of an hour.
+networks: $(VENV)/.test
+	$(BIN)/python -m benchmarks.networks docs/networks.md
 
 MODELS ?= ../shared/models
 quantisation: $(VENV)/.demo

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from checker import build, check_fold
 
+import tf_bnfold
 from tf_bnfold import pipeline
 from tf_bnfold.flatbuffer import op_counts
 from tf_bnfold.fold import fold_graph
@@ -141,6 +142,12 @@ def test_the_body_of_a_function_counts():
     (function,) = folding.graph_def.library.function
     conv, bias = (next(n for n in function.node_def if n.op == op) for op in ("Conv2D", "BiasAdd"))
     assert bias.input[0].startswith(f"{conv.name}:")
+
+
+def test_the_report_says_which_ones():
+    built = build(lambda: g.bias(conv1d(g.bias(conv1d(sequence(), "a"), name="a/bias")[..., :4], "b"), name="b/bias"))
+    (note,) = tf_bnfold.fold_graph_def(built.graph_def).report.result.notes
+    assert note == "a/bias and 1 more biases: moved right behind the linear op, which TFLite computes them with"
 
 
 @pytest.mark.parametrize("length", [None, 9])

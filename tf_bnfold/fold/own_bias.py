@@ -22,13 +22,13 @@ def advance(scene: Scene) -> tuple[str, ...]:
     Returns:
       The names that these biases had.
     """
-    apart = [element for node, element in scene.elements.items() if node not in scene.kept and _is_apart(scene, element)]
+    apart = [element for element in scene.elements.values() if _is_apart(scene, element)]
     return tuple(element.node.name for element in apart if _advance(scene, element))
 
 
 def _is_apart(scene: Scene, element: Element) -> bool:
-    """Whether an element is the bias of a linear op with more than aliases between the two."""
-    if not is_own_bias(scene.view, element):
+    """Whether an element is the bias of a linear op with more than aliases between, and may move."""
+    if element.node in scene.kept or not is_own_bias(scene.view, element):
         return False
     producer = element.data.node
     while producer.op in ALIASES:
