@@ -46,7 +46,7 @@ def check(variant: Variant) -> None:
     assert row.ours.phases == 0
     assert row.ours.ops <= row.stock.ops
     assert row.error < 1e-4
-    if network.name in WITH_PHASES:
+    if variant.free and network.name in WITH_PHASES:  # the converter puts them together where nothing is free
         assert row.stock.phases > 0
         assert row.ours.ops < row.stock.ops * 0.75
 
