@@ -138,10 +138,9 @@ def _of_saved_model(folder: str, example: Floats) -> Outputs:
 
 
 def _of_keras(model: Any, example: Floats, like: Outputs) -> Outputs:
-    """The outputs of a Keras model by the names that they have in what was exported."""
-    result = model(example, training=False)
-    outputs = result if isinstance(result, dict) else dict.fromkeys(like, result)
-    return {name: np.asarray(value) for name, value in outputs.items()}
+    """The outputs of a Keras model by the names that they have in what was exported: in order, in either Keras."""
+    values = tf.nest.flatten(model(example, training=False))  # a dictionary's are sorted by its keys
+    return {name: np.asarray(value) for name, value in zip(sorted(like), values, strict=True)}
 
 
 def _error(found: Outputs, expected: Outputs) -> float:
@@ -178,6 +177,8 @@ What stays:
 - The splice predictor has its batch norms before the ReLU and the convolution. Where the value before one is also added
   to what comes out of the unit, the offset stays as an Add; the scale went through the ReLU into the convolution. Such
   batch norms are not counted as folded.
+- The Add of the Conv-BN-LSTM is the LSTM's own bias, in the loop that it is converted to. The LSTM of Keras 2 becomes
+  TFLite's own op where nothing is free.
 - The Mul and Add of the SSDs are those that compute boxes from what is predicted for each anchor.
 
 The LSTM with a free batch, and the NMS of TensorFlow, are converted with TensorFlow's ops allowed, which LiteRT does

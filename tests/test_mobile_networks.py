@@ -7,7 +7,7 @@ import re
 import pytest
 
 from benchmarks import networks
-from benchmarks.mobile_networks import NETWORKS, Network, Variant, variants
+from benchmarks.mobile_networks import LSTM, NETWORKS, Network, Variant, variants
 from benchmarks.networks import Converted, Row, measure
 
 # Batch norms; how many of them are folded; and Mul / Add that stay: the biases of Conv3D, the offsets that a ReLU
@@ -30,6 +30,13 @@ ALL = [variant for network in NETWORKS for variant in variants(network)]
 FEW = [variants(network)[0 if place % 2 else len(variants(network)) // 2] for place, network in enumerate(NETWORKS)]
 
 
+def goal(network: str, keras: str, free: str) -> tuple[int, int, str]:
+    """What a variant is held to; TFLite's own LSTM has its bias inside."""
+    found, folded, left = GOALS[network]
+    has_own_lstm = network == LSTM and keras == "tf_keras" and not free
+    return found, folded, "0 / 0" if has_own_lstm else left
+
+
 def label(variant: Variant) -> str:
     return f"{variant.network.name}-{variant.keras}-{variant.free}"
 
@@ -40,7 +47,7 @@ def check(variant: Variant) -> None:
     # LiteRT has no ops of TensorFlow here, and TFLite_Detection_PostProcess takes one image.
     can_verify = not variant.select_tf_ops and not (network.custom_ops and variant.free)
     row = measure(variant, verify=can_verify)
-    found, folded, left = GOALS[network.name]
+    found, folded, left = goal(network.name, variant.keras, variant.free)
     assert (row.found, row.folded) == (found, folded)
     assert f"{row.ours.scales} / {row.ours.offsets}" == left
     assert row.ours.phases == 0
@@ -85,7 +92,7 @@ def test_the_committed_page_reaches_its_goals(pytestconfig):
     listed = [(network, kind, free) for network, kind, free, *_ in rows]
     wanted = [(v.network.name, "3" if v.keras == "keras" else "2", v.free or "nothing") for v in ALL]
     assert listed == wanted
-    for network, _, _, folded, found, stock, left, phases, ops, error in rows:
-        assert (int(found), int(folded), left) == GOALS[network]
+    for variant, (*_, folded, found, stock, left, phases, ops, error) in zip(ALL, rows, strict=True):
+        assert (int(found), int(folded), left) == goal(variant.network.name, variant.keras, variant.free)
         assert (int(phases), int(ops) <= int(stock)) == (0, True)
         assert float(error) < 1e-4
