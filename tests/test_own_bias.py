@@ -164,3 +164,14 @@ def test_the_tflite_has_no_add(form, length, tmp_path):
     assert [measurement.verified for measurement in report.run.measurements] == [True] * 3
     assert "ADD" not in op_counts(target.read_bytes())
     assert "bias: moved right behind the linear op, which TFLite computes them with" in report.result.notes
+
+
+def test_a_bias_that_waits_for_something_stays():
+    def waiting():
+        other = tf.nn.softplus(g.placeholder(3, name="other"), name="softplus")
+        x = conv1d(sequence())
+        with tf.control_dependencies([other]):
+            return raw.BiasAdd(value=x, bias=tf.identity(g.const(5)), name="bias")
+
+    ops = ["BiasAdd", "Conv2D", "ExpandDims", "Softplus", "Squeeze"]
+    assert check_fold(waiting, expect=ops).biases == ()

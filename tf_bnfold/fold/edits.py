@@ -71,7 +71,7 @@ def bypass(scene: Scene, site: Site, *, carries_value: bool) -> None:
     """
     graph = scene.view.graph
     output, source = site.output, site.first.data
-    controls = [control for control in _controls(site) if not graph.waits_for(source.node, control)]
+    controls = own_controls(scene, site)
     single = source.index == 0 and source.node.readers.keys() <= {0}
     takes_name = carries_value and single and source.node.carries is None and not graph.is_fetched(source.node)
     if controls or (graph.is_fetched(output) and not takes_name):
@@ -81,6 +81,12 @@ def bypass(scene: Scene, site: Site, *, carries_value: bool) -> None:
     if takes_name:
         graph.hand_over(output, source.node)
     _remove(graph, site, source.node)
+
+
+def own_controls(scene: Scene, site: Site) -> list[Node]:
+    """What the site waits for and the op that it reads does not."""
+    source = site.first.data.node
+    return [control for control in _controls(site) if not scene.view.graph.waits_for(source, control)]
 
 
 def rewrite(scene: Scene, site: Site) -> Node:

@@ -37,10 +37,12 @@ def _is_apart(scene: Scene, element: Element) -> bool:
 
 
 def _advance(scene: Scene, element: Element) -> bool:
+    site = Site((element,), (element.node,), Kind.AFFINE, element.axis, element.affine)
+    if edits.own_controls(scene, site):  # an Identity would have to wait in its place, one op more
+        return False
     route = up(scene, Use(element.node, element.port), Placed(element.affine, element.axis))
     if isinstance(route, Refusal):
         return False
     edits.apply(scene, route)
-    site = Site((element,), (element.node,), Kind.AFFINE, element.axis, element.affine)
     edits.bypass(scene, site, carries_value=True)
     return True
