@@ -226,6 +226,7 @@ def check_fold(
     inputs: Sequence[str] = (),
     rtol: float = RTOL,
     keep: str = "",
+    shared_weights: str = "copy",
     is_deep: bool = False,
 ) -> Folding:
     """Fold a graph and check everything that a fold promises.
@@ -238,12 +239,13 @@ def check_fold(
       inputs: Names that are fed beside placeholders.
       rtol: Largest error against the float64 oracle; new constants are stored in the graph's dtype.
       keep: Names that are left alone.
+      shared_weights: Whether weights that several ops read may be stored again.
       is_deep: Whether the graph may be so deep that rounding its own constants costs more than `rtol`; then an error
         may be as large as that.
     """
     built = build(function)
     before = built.graph_def.SerializeToString(deterministic=True)
-    folding = fold_graph(built.graph_def, built.outputs, inputs, keep)
+    folding = fold_graph(built.graph_def, built.outputs, inputs, keep, shared_weights)
     folded = folding.graph_def
     assert built.graph_def.SerializeToString(deterministic=True) == before, "the argument was changed"
     names = [node.name for node in folded.node]
@@ -263,7 +265,7 @@ def check_fold(
     assert error <= rtol, f"error {error:.3g} at {where}, limit {rtol:.3g}: {folding.outcomes}"
     assert_runs(built.graph_def, folded, built.outputs)
     assert_never_more(built.graph_def, folded, built.outputs)
-    again = fold_graph(folded, built.outputs, inputs, keep)
+    again = fold_graph(folded, built.outputs, inputs, keep, shared_weights)
     assert again.graph_def.SerializeToString(deterministic=True) == folded.SerializeToString(deterministic=True), (
         "not idempotent",
         again.outcomes,

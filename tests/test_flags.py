@@ -40,6 +40,7 @@ def test_every_flag_arrives():
         *("--set_input=p=(True, False)", "--quantize=int8", "--inference_input_type=int8"),
         *("--inference_output_type=uint8", "--calibration_samples=9", "--min_sqnr=20", "--image_mean=1,2.5,3"),
         *("--image_std=58", "--onnx=t.onnx", "--opset=17", "--allow_unsafe_deserialization", "--gpu_compatibility"),
+        "--shared_weights=keep",
     )
     assert dataclasses.replace(request, command=()) == Request(
         saved_model="m",
@@ -74,6 +75,7 @@ def test_every_flag_arrives():
             gpu_compatibility=True,
             rtol=1e-5,
             keep="bn_[12]",
+            shared_weights="keep",
             fail_if_unfolded=True,
             overwrite=True,
             dry_run=True,
@@ -149,6 +151,7 @@ def test_every_option_has_a_flag():
             "two inputs: give one of --saved_model and --keras_model",
         ),
         (["--saved_model=m", "--onnx=o", "--opset=8"], "--opset=8"),
+        (["--saved_model=m", "--dry_run", "--shared_weights=some"], "--shared_weights=some: give copy or keep"),
         (["--frozen_graph=g", "--dry_run", "--signature_keys=a"], "--signature_keys: a frozen graph has no signatures"),
         (["--saved_model=m", "--dry_run", "--set_input=x"], "--set_input=x: give NAME=VALUE"),
         (["--saved_model=m", "--dry_run", "--set_input=x="], "--set_input=x=: give NAME=VALUE"),

@@ -74,6 +74,12 @@ def fetched():
     return g.norm(x), x
 
 
+def shared_weights():
+    weights = g.const(2, 3, 3, 4)
+    other = g.conv(g.image(name="y"), weights=weights, name="other")
+    return g.norm(g.conv(g.image(), weights=weights)), tf.sigmoid(other)
+
+
 def graph_input():
     return tf.sigmoid(g.norm(g.image()))
 
@@ -160,6 +166,9 @@ def graph_of(reason: Reason) -> Callable[[], object]:
 # detail.
 ONLY_DOWN = {Reason.GRAPH_OUTPUT, Reason.NEEDS_UNIT_SCALE, Reason.ZERO_PADDING, Reason.MIXED_BRANCHES, Reason.NO_READER}
 
+# What the user wants in these.
+WISHES = {Reason.KEPT_BY_USER: {"keep": "bn"}, Reason.SHARED_WEIGHTS: {"shared_weights": "keep"}}
+
 # TensorFlow itself does not run these, so that there are no numbers to compare.
 RUNS_NOWHERE = {Reason.UNKNOWN_ATTRIBUTE, Reason.CONTROL_FLOW}
 
@@ -171,7 +180,7 @@ def test_each_reason_is_given_by_its_graph(reason, monkeypatch):
         built = build(graph_of(reason))
         outcomes = fold_graph(built.graph_def, built.outputs).outcomes
     else:
-        outcomes = check_fold(graph_of(reason), keep="bn" if reason is Reason.KEPT_BY_USER else "").outcomes
+        outcomes = check_fold(graph_of(reason), **WISHES.get(reason, {})).outcomes
     refusals = [outcome.refusal for outcome in outcomes if outcome.refusal is not None]
     assert len(refusals) == 1, outcomes
     if reason in ONLY_DOWN:

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from tf_bnfold.gpu import GpuCompatibility, Leaving, Operator
-from tf_bnfold.outcome import Kind, Outcome, Status
+from tf_bnfold.outcome import Copied, Kind, Outcome, Status
 from tf_bnfold.reasons import Reason, Refusal
 from tf_bnfold.report import Explanation, Measurement, OutputQuality, Report, Result, Run, Sink, Size
 
@@ -36,6 +36,7 @@ REPORT = Report(
         onnx=Size({"Conv": 5, "Relu": 4}, 850),
         notes=("The function f was inlined.",),
         sinks=(Sink("conv1", "Conv2D", "", 8, 1.50049, 12.0),),
+        copied=(Copied("weights", 2, 400), Copied("kernel", 1, 100, "body")),
     ),
     Run(
         command=("tf_bnfold", "--saved_model=m"),
@@ -89,6 +90,16 @@ def test_sinks_have_the_spread_of_their_weights():
     assert json.loads(REPORT.to_json())["result"]["sinks"] == [
         {"name": "conv1", "op": "Conv2D", "function": "", "channels": 8, "spread": {"before": 1.5, "after": 12.0}}
     ]
+
+
+def test_copied_weights_say_the_bytes_that_they_add():
+    assert json.loads(REPORT.to_json())["result"]["copied_weights"] == {
+        "bytes_added": 500,
+        "constants": [
+            {"name": "weights", "copies": 2, "bytes_added": 400, "function": ""},
+            {"name": "kernel", "copies": 1, "bytes_added": 100, "function": "body"},
+        ],
+    }
 
 
 def test_sizes_are_before_and_after():

@@ -46,16 +46,16 @@ def fold_graph_def(
       outputs: Names of nodes or tensors ("conv", "conv:0") that keep their name and value. By default every node
         that nothing reads. Nodes that lead to no output are kept, and count as readers.
       inputs: Names of nodes or tensors that are fed, beside the placeholders.
-      options: Of these `keep` counts here.
+      options: Of these `keep` and `shared_weights` count here.
 
     Returns:
       The folded graph and the report.
 
     Raises:
-      FoldError: The graph is broken, or a name is not in it; exit code 2 of the command.
+      FoldError: The graph is broken, or a name is not in it, exit code 2 of the command; or an option is wrong, 1.
     """
     chosen = options or Options()
-    folding = fold_graph(graph_def, outputs, inputs or (), chosen.keep)
+    folding = fold_graph(graph_def, outputs, inputs or (), chosen.keep, chosen.shared_weights)
     return FoldResult(folding.graph_def, Report(pipeline.result_of(graph_def, folding, inputs=inputs or ())))
 
 

@@ -110,6 +110,14 @@ GROUPS: Mapping[str, Sequence[Flag]] = {
     ),
     "Folding": (
         Flag(_S, "keep", _DEFAULTS.keep, "REGEX", "leave batch norms alone whose name matches anywhere"),
+        Flag(
+            _S,
+            "shared_weights",
+            _DEFAULTS.shared_weights,
+            "copy|keep",
+            "weights that several ops read: copy them where these take different things, and the report says how many "
+            "bytes that adds; or keep them, and fold only what does not scale them (default: copy)",
+        ),
         Flag(_B, "fail_if_unfolded", _DEFAULTS.fail_if_unfolded, "", "write no model, exit 4, when a batch norm stays"),
     ),
     "Verification": (

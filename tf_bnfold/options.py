@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+SHARED_WEIGHTS = ("copy", "keep")
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -37,6 +39,8 @@ class Options:
       gpu_compatibility: Ask TensorFlow's analyser which ops of the .tflite would leave the GPU delegate.
       min_sqnr: Signal to quantisation noise in dB that the outputs of a quantised .tflite must have.
       keep: Regular expression; batch norms whose name it finds are left alone. "" keeps none.
+      shared_weights: Of weights that several ops read, "copy" gives each op its own where they take different things;
+        "keep" stores them once, and leaves what would scale them.
       fail_if_unfolded: Fail when a batch norm stays.
       overwrite: Replace a SavedModel folder that is not empty.
       dry_run: Only report.
@@ -65,6 +69,7 @@ class Options:
     min_sqnr: float = 10.0
     gpu_compatibility: bool = False
     keep: str = ""
+    shared_weights: str = "copy"
     fail_if_unfolded: bool = False
     overwrite: bool = False
     dry_run: bool = False

@@ -52,3 +52,20 @@ class Outcome:
     route: tuple[str, ...] = ()
     refusal: Refusal | None = None
     function: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Copied:
+    """Weights that several ops read and that are stored several times now, as the ops took different things.
+
+    Attributes:
+      name: The constant in the graph that was given.
+      copies: How many more constants there are now.
+      bytes_added: What these hold.
+      function: Name of the library function that it is in; "" for the main graph.
+    """
+
+    name: str
+    copies: int
+    bytes_added: int
+    function: str = ""

@@ -78,7 +78,7 @@ def run(
         if request.onnx:
             _onnx_stage().check(model)
         with clock.step("fold"):
-            folding = fold_graph(model.graph_def, model.outputs(), model.inputs(), options.keep)
+            folding = fold_graph(model.graph_def, model.outputs(), model.inputs(), options.keep, options.shared_weights)
             result = result_of(model.graph_def, folding, model.notes, model.inputs())
         findings = _Findings(result, request, clock, on_report)
         if request.explain:
@@ -245,7 +245,14 @@ def result_of(graph_def: GraphDef, folding: Folding, notes: tuple[str, ...] = ()
     if any(outcome.sinks for outcome in outcomes):
         sinks = sinks_of(outcomes, *(weight_ranges(each, inputs) for each in (graph_def, folding.graph_def)))
     said = (*notes, *_moved(folding))
-    return Result(outcomes, _size(graph_def), _size(folding.graph_def), notes=said, sinks=sinks)
+    return Result(
+        outcomes,
+        _size(graph_def),
+        _size(folding.graph_def),
+        notes=said,
+        sinks=sinks,
+        copied=folding.copied,
+    )
 
 
 def _moved(folding: Folding) -> Iterator[str]:

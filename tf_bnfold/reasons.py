@@ -87,6 +87,11 @@ class Reason(enum.Enum):
         "Conv2D -> batch norm; Conv2D -> Sigmoid",
         "let the other reader read the batch norm's output, or give it a linear op of its own",
     )
+    SHARED_WEIGHTS = (
+        "the weights are read by another op too, and --shared_weights=keep stores them once",
+        "Conv2D -> batch norm; another Conv2D reads the same weights; with --shared_weights=keep",
+        "leave --shared_weights=keep out, so that each op gets weights of its own",
+    )
     FETCHED = (
         "the value that would change is an output of the graph",
         "Conv2D -> batch norm; Conv2D is an output",

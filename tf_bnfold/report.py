@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_bnfold.gpu import GpuCompatibility, Leaving
-from tf_bnfold.outcome import Kind, Outcome, Status
+from tf_bnfold.outcome import Copied, Kind, Outcome, Status
 
 SCHEMA_VERSION = 1
 
@@ -123,6 +123,7 @@ class Result:
       onnx: The .onnx; None when there is none.
       notes: Sentences on what is not kept, or a fusion that was lost, and warnings.
       sinks: The linear ops that took something, in graph order.
+      copied: The weights that are stored several times now.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -133,6 +134,7 @@ class Result:
     onnx: Size | None = None
     notes: tuple[str, ...] = ()
     sinks: tuple[Sink, ...] = ()
+    copied: tuple[Copied, ...] = ()
 
     def of_kind(self, kind: Kind) -> tuple[Outcome, ...]:
         """Return the outcomes of batch norms or of affines."""
@@ -203,6 +205,10 @@ class Report:
                 "affines": counts(result.of_kind(Kind.AFFINE)),
                 "sites": [_site(outcome) for outcome in result.outcomes],
                 "sinks": [_sink(sink) for sink in result.sinks],
+                "copied_weights": {
+                    "bytes_added": sum(each.bytes_added for each in result.copied),
+                    "constants": [dataclasses.asdict(each) for each in result.copied],
+                },
                 "graph": {"before": _size(result.before), "after": _size(result.after)},
                 "tflite": _size(result.tflite) if result.tflite else None,
                 "gpu_compatibility": _gpu(result.gpu) if result.gpu else None,

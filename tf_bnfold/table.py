@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tf_bnfold.compare import Changes, Site
-from tf_bnfold.outcome import Kind, Outcome, Status
+from tf_bnfold.outcome import Copied, Kind, Outcome, Status
 from tf_bnfold.report import Explanation, Measurement, OutputQuality, Report, Result, counts
 
 _WORDS = {
@@ -57,7 +57,11 @@ def _summary(result: Result, *, colour: bool) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return _plural(number, noun, f"{noun}s")
+
+
+def _plural(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
 
 
 def _statuses(outcomes: tuple[Outcome, ...]) -> str:
@@ -112,12 +116,26 @@ def _sizes(result: Result, width: int) -> str:
     rows = [("Graph", "before", "after"), ("ops", f"{before.total:,}", f"{after.total:,}")]
     rows += [(f"  {op}", f"{before.ops.get(op, 0):,}", f"{after.ops.get(op, 0):,}") for op in changed[:_SHOWN]]
     rows += [("bytes", f"{before.bytes:,}", f"{after.bytes:,}")]
-    lines = _aligned(rows)
+    lines = [*_aligned(rows), *_copies(result.copied, width)]
     for name, converted in (("TFLite", result.tflite), ("ONNX", result.onnx)):
         if converted:
             size = f"{converted.bytes:,} bytes, {_count(converted.total, 'op')}"
             lines += ["", *_wrapped(f"{name}: {size}: {_ops(converted.ops)}", width, first="", rest="  ")]
     return "\n".join(lines)
+
+
+def _copies(copied: tuple[Copied, ...], width: int) -> list[str]:
+    """Say what it cost to store weights again that several ops read."""
+    if not copied:
+        return []
+    added = sum(each.bytes_added for each in copied)
+    copies = _plural(sum(each.copies for each in copied), "copy", "copies")
+    names = ", ".join(each.name for each in copied[:_SHOWN]) + (", ..." if len(copied) > _SHOWN else "")
+    text = (
+        f"of these, {added:,} are in {copies} of weights that several ops read ({names}); "
+        "--shared_weights=keep stores them once"
+    )
+    return _wrapped(text, width, first="  ", rest="    ")
 
 
 def _ops(ops: Mapping[str, int]) -> str:

@@ -8,6 +8,7 @@ import gc
 import re
 from collections.abc import Iterator, Sequence
 
+from tf_bnfold.errors import FlagError
 from tf_bnfold.fold import decide
 from tf_bnfold.fold.dilated import collapse
 from tf_bnfold.fold.elements import find_elements
@@ -19,7 +20,8 @@ from tf_bnfold.graph import functions
 from tf_bnfold.graph.export import to_graph_def
 from tf_bnfold.graph.graph import Node
 from tf_bnfold.graph.view import GraphDef, View
-from tf_bnfold.outcome import Outcome, Status
+from tf_bnfold.options import SHARED_WEIGHTS
+from tf_bnfold.outcome import Copied, Outcome, Status
 
 # Each pass folds something, or is the last one; real graphs need two.
 _MOST_PASSES = 8
@@ -34,12 +36,14 @@ class Folding:
       outcomes: What became of each batch norm and affine, in topological order.
       dilated: The convolutions that stood between a SpaceToBatchND and a BatchToSpaceND and are dilated ones now.
       biases: The biases that stand right behind their linear op now, and did not.
+      copied: The weights that are stored several times now.
     """
 
     graph_def: GraphDef
     outcomes: tuple[Outcome, ...]
     dilated: tuple[str, ...] = ()
     biases: tuple[str, ...] = ()
+    copied: tuple[Copied, ...] = ()
 
     @property
     def has_changed(self) -> bool:
@@ -48,8 +52,20 @@ class Folding:
         return bool(folded or self.dilated or self.biases)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Wishes:
+    """What the user wants of a fold."""
+
+    keep: str
+    keep_shared: bool
+
+
 def fold_graph(
-    graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[str] = (), keep: str = ""
+    graph_def: GraphDef,
+    outputs: Sequence[str] | None,
+    inputs: Sequence[str] = (),
+    keep: str = "",
+    shared_weights: str = "copy",
 ) -> Folding:
     """Fold every batch norm and affine of a frozen graph, and of its functions, that can be folded exactly.
 
@@ -58,16 +74,22 @@ def fold_graph(
       outputs: Names of nodes or tensors that keep their name and value; None for all nodes that nothing reads.
       inputs: Names of nodes or tensors that are fed beside the placeholders.
       keep: Regular expression; a batch norm is left alone when it is found in the name of one of its nodes.
+      shared_weights: Of weights that several ops read, "copy" gives each op its own where they take different things;
+        "keep" stores them once, and leaves what would scale them.
 
     Returns:
       The folded graph, which has the same values at every name that survives, and what became of each site.
 
     Raises:
+      FlagError: shared_weights is neither.
       InputError: The graph is broken, or a name is not in it.
     """
+    if shared_weights not in SHARED_WEIGHTS:
+        raise FlagError(f"--shared_weights={shared_weights}: give {' or '.join(SHARED_WEIGHTS)}")
+    wishes = _Wishes(keep, keep_shared=shared_weights == "keep")
     with _no_garbage_collection():
-        main = _fold(graph_def, outputs, inputs, keep)
-        return _with_functions(main, keep)
+        main = _fold(graph_def, outputs, inputs, wishes)
+        return _with_functions(main, wishes)
 
 
 @contextlib.contextmanager
@@ -82,35 +104,38 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _with_functions(main: Folding, keep: str) -> Folding:
+def _with_functions(main: Folding, wishes: _Wishes) -> Folding:
     """Fold the bodies of the library's functions, each as a graph of its own: its arguments are not known."""
-    outcomes, dilated, biases = list(main.outcomes), list(main.dilated), list(main.biases)
+    outcomes, dilated = list(main.outcomes), list(main.dilated)
+    biases, copied = list(main.biases), list(main.copied)
     changed = {}
     for function, body in functions.bodies(main.graph_def):
         name = function.signature.name
-        folding = _fold(body.graph_def, [*body.results, *body.effects], (), keep)
+        folding = _fold(body.graph_def, [*body.results, *body.effects], (), wishes)
         outcomes += [dataclasses.replace(outcome, function=name) for outcome in folding.outcomes]
         dilated += [f"{name}/{conv}" for conv in folding.dilated]
         biases += [f"{name}/{bias}" for bias in folding.biases]
+        copied += [dataclasses.replace(each, function=name) for each in folding.copied]
         if folding.has_changed:
             changed[name] = functions.with_body(function, body, folding.graph_def)
     for function in main.graph_def.library.function:
         if function.signature.name in changed:
             function.CopyFrom(changed[function.signature.name])
-    return Folding(main.graph_def, tuple(outcomes), tuple(dilated), tuple(biases))
+    return Folding(main.graph_def, tuple(outcomes), tuple(dilated), tuple(biases), tuple(copied))
 
 
-def _fold(graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[str], keep: str) -> Folding:
+def _fold(graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[str], wishes: _Wishes) -> Folding:
     view = View.of(graph_def, outputs, inputs)
     dilated = collapse(view)
     if dilated:
         view = view.anew()
+    keep = wishes.keep
     kept = frozenset(node for node in view.graph.nodes.values() if keep and re.search(keep, node.name))
-    scene = Scene(view, Ledger(view), find_elements(view), {}, kept)
+    scene = Scene(view, Ledger(view, keep_shared=wishes.keep_shared), find_elements(view), {}, kept)
     biases = advance(scene)
     outcomes = _settle_all(scene)
-    scene.ledger.settle()
-    return Folding(to_graph_def(view.graph), outcomes, dilated, biases)
+    copied = scene.ledger.settle()
+    return Folding(to_graph_def(view.graph), outcomes, dilated, biases, copied)
 
 
 def _settle_all(scene: Scene) -> tuple[Outcome, ...]:

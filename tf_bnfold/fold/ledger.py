@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ import numpy.typing as npt
 from tf_bnfold.algebra.affine import Affine, Vector, peak
 from tf_bnfold.algebra.channels import IntArray
 from tf_bnfold.algebra.linear import Array, scaled
+from tf_bnfold.fold import shared
 from tf_bnfold.fold.sinks import Sink
 from tf_bnfold.graph import attributes
-from tf_bnfold.graph.graph import Node, Tensor
+from tf_bnfold.graph.graph import Node, Tensor, controls_of_constant
 from tf_bnfold.graph.view import View
+from tf_bnfold.outcome import Copied
 from tf_bnfold.reasons import Reason, Refusal
 
 # By side ("before" or "after") and channel axis: the channel of each weight and the scale of each channel.
@@ -23,15 +25,23 @@ _Scalings = Mapping[tuple[str, int], tuple[IntArray, Vector]]
 
 
 class Ledger:
-    """The scales that each sink has absorbed, by linear op; offsets are in the graph's biases."""
+    """The scales that each sink has absorbed, by linear op; offsets are in the graph's biases.
 
-    def __init__(self, view: View) -> None:
+    Args:
+      view: The graph.
+      keep_shared: Refuse scales for weights that other ops read too, instead of storing the weights again.
+    """
+
+    def __init__(self, view: View, *, keep_shared: bool = False) -> None:
         self._view = view
+        self._keep_shared = keep_shared
         self._entries: dict[Node, tuple[Sink, _Scalings]] = {}
         self._peaks: dict[Node, Vector] = {}
 
     def refuse_after(self, sink: Sink, affine: Affine) -> Refusal | None:
         """Why the weights can't take the scale of an affine behind the op, or None when they can."""
+        if (refusal := self._refuse_shared(sink, affine)) is not None:
+            return refusal
         if sink.node in self._entries:
             old = self._weights(sink, self._scalings(sink))
             return None if old is None else _unfit(sink.linear.peak(old), affine.scale, sink.node)
@@ -44,6 +54,8 @@ class Ledger:
 
     def refuse_before(self, sink: Sink, affine: Affine) -> Refusal | None:
         """Why the weights can't take the scale of an affine before the op, or None when they can."""
+        if (refusal := self._refuse_shared(sink, affine)) is not None:
+            return refusal
         old, new = (self._weights(sink, s) for s in (self._scalings(sink), self._with_before(sink, affine)))
         if old is None or new is None:
             return Refusal(Reason.WEIGHTS_NOT_CONSTANT, sink.node.name)
@@ -68,18 +80,54 @@ class Ledger:
         """Note the scale of an affine before the op."""
         self._entries[sink.node] = (self._entries.get(sink.node, (sink, {}))[0], self._with_before(sink, affine))
 
-    def settle(self) -> None:
-        """Write the new weights: one new constant for each sink, the old one dropped when nobody reads it."""
-        graph = self._view.graph
+    def _refuse_shared(self, sink: Sink, affine: Affine) -> Refusal | None:
+        if not self._keep_shared or affine.has_unit_scale:
+            return None
+        weights = sink.weights
+        other = shared.other_reader(self._view.graph, self._view.shapes, sink.node, weights)
+        if other is None:
+            return None
+        name = shared.source(self._view.shapes, weights).name
+        return Refusal(Reason.SHARED_WEIGHTS, sink.node.name, f"{name} is read by {other.name} too")
+
+    def settle(self) -> tuple[Copied, ...]:
+        """Write the new weights, and drop the old ones when nobody reads them.
+
+        Sinks whose weights are the same, and took the same, share one new constant.
+
+        Returns:
+          The constants that are stored several times now.
+        """
+        graph, shapes = self._view.graph, self._view.shapes
+        groups: dict[Hashable, list[tuple[Sink, _Scalings]]] = {}
         for node, (sink, scalings) in self._entries.items():
             if graph.is_removed(node) or all((vector == 1).all() for _, vector in scalings.values()):
                 continue
-            old = sink.weights
-            dtype = attributes.dtype(old.node, old.index)
-            compute = functools.partial(self._rounded, old, tuple(scalings.values()), attributes.numpy_dtype(dtype))
-            new = graph.constant(f"{node.name}/weights", compute, dtype, node, like=old)
-            graph.set_input(node, sink.weights_port, new)
-            graph.drop_unread(old.node)
+            groups.setdefault(_identity(sink, scalings), []).append((sink, scalings))
+        added: dict[Node, list[int]] = {}  # by the constant that was: the bytes of each that was made of it
+        for group in groups.values():
+            old = group[0][0].weights
+            added.setdefault(shared.source(shapes, old), []).append(shared.byte_count(shapes, old))
+            self._write(group)
+        copied = []
+        for old_constant, sizes in added.items():
+            stays = not graph.is_removed(old_constant)
+            if len(sizes) > 1 or stays:
+                copied.append(Copied(old_constant.name, len(sizes) - (not stays), sum(sizes if stays else sizes[1:])))
+        return tuple(copied)
+
+    def _write(self, group: Sequence[tuple[Sink, _Scalings]]) -> None:
+        """Let sinks that took the same read one new constant."""
+        graph = self._view.graph
+        first, scalings = min(group, key=lambda entry: entry[0].node.order)
+        old, node = first.weights, first.node
+        dtype = attributes.dtype(old.node, old.index)
+        compute = functools.partial(self._rounded, old, tuple(scalings.values()), attributes.numpy_dtype(dtype))
+        new = graph.constant(f"{node.name}/weights", compute, dtype, node, like=old)
+        for sink, _ in group:
+            replaced = sink.weights.node
+            graph.set_input(sink.node, sink.weights_port, new)
+            graph.drop_unread(replaced)
 
     def _rounded(self, weights: Tensor, scalings: Sequence[tuple[IntArray, Vector]], dtype: np.dtype[Any]) -> Array:
         raw = self._view.constants.raw(weights)
@@ -102,6 +150,16 @@ def _with(scalings: _Scalings, key: tuple[str, int], channel: IntArray, scale: V
     if key in scalings:
         scale = scalings[key][1] * scale
     return {**scalings, key: (channel, scale)}
+
+
+def _identity(sink: Sink, scalings: _Scalings) -> Hashable:
+    """What is equal for sinks whose new weights are the same constant: value, device and what it waits for."""
+    took = tuple(
+        (side, axis, channel.shape, channel.tobytes(), vector.tobytes())
+        for (side, axis), (channel, vector) in scalings.items()
+    )
+    controls = tuple(controls_of_constant(sink.weights.node))
+    return shared.without_aliases(sink.weights), took, sink.node.proto.device, controls
 
 
 def _computable(weights: Array) -> Array:
