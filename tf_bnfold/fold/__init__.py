@@ -17,6 +17,7 @@ from tf_bnfold.fold.own_bias import advance
 from tf_bnfold.fold.route import Scene
 from tf_bnfold.fold.sites import find_sites
 from tf_bnfold.graph import functions
+from tf_bnfold.graph.arguments import drop_unread_arguments, read_arguments
 from tf_bnfold.graph.export import to_graph_def
 from tf_bnfold.graph.graph import Node
 from tf_bnfold.graph.view import GraphDef, View
@@ -89,7 +90,7 @@ def fold_graph(
     wishes = _Wishes(keep, keep_shared=shared_weights == "keep")
     with _no_garbage_collection():
         main = _fold(graph_def, outputs, inputs, wishes)
-        return _with_functions(main, wishes)
+        return _with_functions(main, outputs, inputs, wishes)
 
 
 @contextlib.contextmanager
@@ -104,23 +105,29 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _with_functions(main: Folding, wishes: _Wishes) -> Folding:
-    """Fold the bodies of the library's functions, each as a graph of its own: its arguments are not known."""
+def _with_functions(main: Folding, outputs: Sequence[str] | None, inputs: Sequence[str], wishes: _Wishes) -> Folding:
+    """Fold the bodies of the library's functions, each as a graph of its own.
+
+    Of its arguments those are known that are the same constant in every call.
+    """
     outcomes, dilated = list(main.outcomes), list(main.dilated)
     biases, copied = list(main.biases), list(main.copied)
     changed = {}
-    for function, body in functions.bodies(main.graph_def):
+    for function, body in functions.bodies(main.graph_def, inputs):
         name = function.signature.name
-        folding = _fold(body.graph_def, [*body.results, *body.effects], (), wishes)
+        folding = _fold(body.graph_def, body.outputs(), (), wishes)
         outcomes += [dataclasses.replace(outcome, function=name) for outcome in folding.outcomes]
         dilated += [f"{name}/{conv}" for conv in folding.dilated]
         biases += [f"{name}/{bias}" for bias in folding.biases]
         copied += [dataclasses.replace(each, function=name) for each in folding.copied]
         if folding.has_changed:
             changed[name] = functions.with_body(function, body, folding.graph_def)
-    for function in main.graph_def.library.function:
-        if function.signature.name in changed:
-            function.CopyFrom(changed[function.signature.name])
+    if changed:
+        read = read_arguments(main.graph_def)
+        for function in main.graph_def.library.function:
+            if function.signature.name in changed:
+                function.CopyFrom(changed[function.signature.name])
+        drop_unread_arguments(main.graph_def, read, outputs, inputs)
     return Folding(main.graph_def, tuple(outcomes), tuple(dilated), tuple(biases), tuple(copied))
 
 

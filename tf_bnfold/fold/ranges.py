@@ -42,7 +42,7 @@ def weight_ranges(graph_def: GraphDef, inputs: Sequence[str] = ()) -> tuple[Weig
       One entry per linear op, those of functions behind those of the main graph.
     """
     found = _of_graph(graph_def, inputs, "")
-    for function, body in functions.bodies(graph_def):
+    for function, body in functions.bodies(graph_def, inputs):
         found += _of_graph(body.graph_def, (), function.signature.name)
     return tuple(found)
 

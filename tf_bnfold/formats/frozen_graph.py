@@ -8,7 +8,7 @@ from typing import Any
 from tensorflow.core.framework import types_pb2
 
 from tf_bnfold.errors import FlagError, InputError
-from tf_bnfold.formats.effects import effectful_functions, has_effect
+from tf_bnfold.formats.effects import effectful_functions, has_effect, without_idle_waits_in_functions
 from tf_bnfold.formats.graph_file import read_graph_def
 from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import GraphDef, Model, node_name
@@ -51,6 +51,7 @@ def load_frozen_graph(path: str, surgery: Surgery | None = None) -> Model:
     read = pruned(graph_def, [*(found or surgery.output_nodes), *surgery.input_nodes, *surgery.set_input])
     try:
         model = prepared(Model(read, {}), surgery, path, found=found)
+        model = model.with_graph(without_idle_waits_in_functions(model.graph_def))
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{path} can not be loaded: {one_line(error)}") from error
     notes = []

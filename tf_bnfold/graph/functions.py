@@ -6,8 +6,9 @@ argument is a Placeholder.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -15,9 +16,7 @@ from tensorflow.core.framework import function_pb2, graph_pb2
 from tensorflow.python.framework import function_def_to_graph, op_def_registry
 
 from tf_bnfold.graph.graph import GraphDef
-
-# What the TFLite converter fuses by, whole: it looks for the mark, not into the body.
-_FUSED_MARKS = ("api_implements", "_implements")
+from tf_bnfold.graph.invariants import FUSED_MARKS, known_arguments, loop_bodies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,24 +24,35 @@ class Body:
     """The body of a function as a graph.
 
     Attributes:
-      graph_def: The body; its arguments are placeholders.
+      graph_def: The body; its arguments are placeholders, or Consts where they are the same constant in every call.
       results: The tensors that it returns, in the order of the signature.
       effects: The nodes that a call runs, whatever it reads.
+      handed_on: The results, among these, that are a loop's known arguments for the next turn.
     """
 
     graph_def: GraphDef
     results: tuple[str, ...]
     effects: tuple[str, ...]
+    handed_on: frozenset[str] = frozenset()
+
+    def outputs(self) -> list[str]:
+        """What must keep its name and value."""
+        return [*(result for result in self.results if result not in self.handed_on), *self.effects]
 
 
-def bodies(graph_def: GraphDef) -> Iterator[tuple[Any, Body]]:
+def bodies(graph_def: GraphDef, fed: Iterable[str] = ()) -> Iterator[tuple[Any, Body]]:
     """The functions of a library whose bodies are graphs of their own, each with its body.
 
     Left out are functions that the converter fuses whole, and those with type parameters.
+
+    Args:
+      graph_def: The graph.
+      fed: Names of nodes or tensors of the main graph whose value is not theirs.
     """
     functions = [f for f in graph_def.library.function if _has_own_body(f)]
     if not functions:
         return
+    known, loops = known_arguments(graph_def, fed), loop_bodies(graph_def)
     with tf.Graph().as_default():
         library = graph_pb2.GraphDef(library=graph_def.library, versions=graph_def.versions)
         try:
@@ -50,22 +60,65 @@ def bodies(graph_def: GraphDef) -> Iterator[tuple[Any, Body]]:
         except (ValueError, tf.errors.OpError):
             return  # a library that TensorFlow does not take: the bodies stay as they are
         for function in functions:
-            if (body := _body(function)) is not None:
+            name = function.signature.name
+            if (body := _body(function, known.get(name, {}), is_loop=name in loops)) is not None:
                 yield function, body
 
 
 def _has_own_body(function: Any) -> bool:
     known = all(op_def_registry.get(node.op) is not None for node in function.node_def)  # no calls of the old form
-    return known and not function.signature.attr and not any(mark in function.attr for mark in _FUSED_MARKS)
+    return known and not function.signature.attr and not any(mark in function.attr for mark in FUSED_MARKS)
 
 
-def _body(function: Any) -> Body | None:
+def _body(function: Any, known: Mapping[str, Any], *, is_loop: bool) -> Body | None:
     try:
         flat, names = function_def_to_graph.function_def_to_graph_def(function)
     except (ValueError, KeyError, IndexError, tf.errors.OpError):
         return None  # an op or function that is not known here
     results = tuple(names[function.ret[arg.name]] for arg in function.signature.output_arg)
-    return Body(flat, results, tuple(function.control_ret.values()))
+    effects = tuple(function.control_ret.values())
+    _set_known(flat, known)
+    if not (is_loop and known):
+        return Body(flat, results, effects)
+    arguments = [arg.name for arg in function.signature.input_arg]
+    handed_on = {results[place]: name for place, name in enumerate(arguments) if name in known}
+    _drop_identities(flat, handed_on, {*results, *effects} - handed_on.keys())
+    return Body(
+        flat, tuple(handed_on.get(result, result) for result in results), effects, frozenset(handed_on.values())
+    )
+
+
+def _set_known(flat: Any, known: Mapping[str, Any]) -> None:
+    """Put Consts in the place of the arguments that are known."""
+    for node in flat.node:
+        if node.name in known:
+            name = node.name
+            node.CopyFrom(known[name])
+            node.name = name
+            del node.input[:]  # what the call's constant waits for is not here
+            node.attr.pop("_class", None)
+
+
+def _drop_identities(flat: Any, names: Iterable[str], kept: set[str]) -> None:
+    """Drop the Identities by which results come from arguments, where nothing else reads them."""
+    nodes = {node.name: node for node in flat.node}
+    readers = collections.Counter(_node_name(value) for node in flat.node for value in node.input)
+    readers.update(map(_node_name, kept))
+    pending = list(map(_node_name, names))
+    while pending:
+        name = pending.pop()
+        if name in nodes and nodes[name].op == "Identity" and len(nodes[name].input) == 1 and not readers[name]:
+            source = _node_name(nodes.pop(name).input[0])
+            readers[source] -= 1
+            pending.append(source)
+    if len(nodes) < len(flat.node):
+        copy = graph_pb2.GraphDef(node=nodes.values())
+        flat.ClearField("node")
+        flat.node.extend(copy.node)
+
+
+def _node_name(value: str) -> str:
+    return value.removeprefix("^").partition(":")[0]
 
 
 def with_body(function: Any, body: Body, graph_def: GraphDef) -> Any:
