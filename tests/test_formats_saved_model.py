@@ -323,17 +323,21 @@ def test_errors_name_what_is_wrong_in_the_graph(tf1, folder):
         load_saved_model(str(edited(tf1, folder, "no_output", lose_output)))
 
 
-def test_a_variable_that_inference_changes_is_named(folder):
-    count = tf.Variable(0.0, name="count")
+def test_a_variable_that_inference_changes_stays_one(folder):
+    count = tf.Variable(2.0, name="count")
     path = saved_models.saved(
         str(folder / "counts"), lambda x: {"y": count.assign_add(x)}, tf.TensorSpec([], name="x"), variables=[count]
     )
-    with pytest.raises(InputError, match="variable count is not only read: AssignAddVariableOp"):
-        load_saved_model(path)
+    model = load_saved_model(path)
+    assert model.state == ("count",)
+    assert {"VarHandleOp", "AssignAddVariableOp", "AssignVariableOp"} <= set(saved_models.ops(model.graph_def))
+    assert model.init_op
+    assert any("the signatures write variables: count; they stay variables" in note for note in model.notes)
+    assert saved_models.run_model(model, "serving_default", {"x": np.float32(3)})["y"] == 5.0
 
 
-def test_a_variable_that_a_loop_changes_is_named(folder):
-    count = tf.Variable(0.0, name="count")
+def test_a_variable_that_a_loop_changes_stays_one(folder):
+    count = tf.Variable(1.0, name="count")
 
     def call(x):
         def body(step):
@@ -343,8 +347,9 @@ def test_a_variable_that_a_loop_changes_is_named(folder):
         return {"y": tf.cast(tf.while_loop(lambda step: step < 2, body, [0])[0], tf.float32) + count}
 
     path = saved_models.saved(str(folder / "counts2"), call, tf.TensorSpec([], name="x"), variables=[count])
-    with pytest.raises(InputError, match=r"variable count is not only read: AssignAddVariableOp .* of function"):
-        load_saved_model(path)
+    model = load_saved_model(path)
+    assert model.state == ("count",)
+    assert saved_models.run_model(model, "serving_default", {"x": np.float32(3)})["y"] == 9.0
 
 
 def test_a_reference_variable_that_inference_changes_is_named(folder):

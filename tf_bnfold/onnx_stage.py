@@ -25,11 +25,16 @@ def check(model: Model) -> None:
 
     Raises:
       FlagError: If the model has several signatures.
-      ConverterError: If it has custom ops.
+      ConverterError: If it has custom ops, or writes variables.
     """
     signature_for_onnx(model)
     if model.custom_ops:
         raise ConverterError(f"--onnx: ONNX has no {', '.join(sorted(model.custom_ops))}, which TensorFlow has neither")
+    if model.state:
+        raise ConverterError(
+            f"--onnx: ONNX has no variables, and the model writes {model.state[0]}; make its state an input and an "
+            "output of the signature"
+        )
 
 
 def convert(model: Model, options: Options, clock: Clock, work_dir: Path) -> tuple[bytes, Size]:

@@ -99,13 +99,8 @@ class Ledger:
           The constants that are stored several times now.
         """
         graph, shapes = self._view.graph, self._view.shapes
-        groups: dict[Hashable, list[tuple[Sink, _Scalings]]] = {}
-        for node, (sink, scalings) in self._entries.items():
-            if graph.is_removed(node) or all((vector == 1).all() for _, vector in scalings.values()):
-                continue
-            groups.setdefault(_identity(sink, scalings), []).append((sink, scalings))
         added: dict[Node, list[int]] = {}  # by the constant that was: the bytes of each that was made of it
-        for group in groups.values():
+        for group in self._alike():
             old = group[0][0].weights
             added.setdefault(shared.source(shapes, old), []).append(shared.byte_count(shapes, old))
             self._write(group)
@@ -115,6 +110,35 @@ class Ledger:
             if len(sizes) > 1 or stays:
                 copied.append(Copied(old_constant.name, len(sizes) - (not stays), sum(sizes if stays else sizes[1:])))
         return tuple(copied)
+
+    def _alike(self) -> list[list[tuple[Sink, _Scalings]]]:
+        """Group the sinks whose weights change by what these become."""
+        groups: dict[Hashable, list[list[tuple[Sink, _Scalings]]]] = {}
+        for node, (sink, scalings) in self._entries.items():
+            if self._view.graph.is_removed(node) or all((vector == 1).all() for _, vector in scalings.values()):
+                continue
+            alike = groups.setdefault(self._identity(sink, scalings), [])
+            same = next((group for group in alike if self._have_same_weights(group[0][0], sink)), None)
+            if same is None:
+                alike.append([(sink, scalings)])
+            else:
+                same.append((sink, scalings))
+        return [group for alike in groups.values() for group in alike]
+
+    def _identity(self, sink: Sink, scalings: _Scalings) -> Hashable:
+        """What is equal for sinks whose new weights may be one constant: its origin, device, and what it waits for."""
+        took = tuple(
+            (side, axis, channel.shape, channel.tobytes(), vector.tobytes())
+            for (side, axis), (channel, vector) in scalings.items()
+        )
+        controls = tuple(controls_of_constant(sink.weights.node))
+        return shared.source(self._view.shapes, sink.weights), took, sink.node.proto.device, controls
+
+    def _have_same_weights(self, one: Sink, other: Sink) -> bool:
+        if one.weights == other.weights:
+            return True
+        arrays = [self._view.constants.raw(sink.weights) for sink in (one, other)]
+        return all(array is not None for array in arrays) and np.array_equal(*arrays)  # type: ignore[arg-type]
 
     def _write(self, group: Sequence[tuple[Sink, _Scalings]]) -> None:
         """Let sinks that took the same read one new constant."""
@@ -150,16 +174,6 @@ def _with(scalings: _Scalings, key: tuple[str, int], channel: IntArray, scale: V
     if key in scalings:
         scale = scalings[key][1] * scale
     return {**scalings, key: (channel, scale)}
-
-
-def _identity(sink: Sink, scalings: _Scalings) -> Hashable:
-    """What is equal for sinks whose new weights are the same constant: value, device and what it waits for."""
-    took = tuple(
-        (side, axis, channel.shape, channel.tobytes(), vector.tobytes())
-        for (side, axis), (channel, vector) in scalings.items()
-    )
-    controls = tuple(controls_of_constant(sink.weights.node))
-    return shared.without_aliases(sink.weights), took, sink.node.proto.device, controls
 
 
 def _computable(weights: Array) -> Array:

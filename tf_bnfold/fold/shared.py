@@ -9,9 +9,6 @@ from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Graph, Node, Tensor
 from tf_bnfold.graph.shapes import Shapes
 
-# What hands its input on as it is. Frozen graphs have one for each reader of a variable.
-_ALIASES = frozenset({"Identity", "ReadVariableOp", "StopGradient", "PreventGradient", "Snapshot"})
-
 
 def source(shapes: Shapes, weights: Tensor) -> Node:
     """Return the constant that stores what a tensor is computed from: the largest one, where there are several."""
@@ -31,13 +28,6 @@ def other_reader(graph: Graph, shapes: Shapes, reader: Node, weights: Tensor) ->
                 return other
         above = node
     return None
-
-
-def without_aliases(tensor: Tensor) -> Tensor:
-    """Return the tensor that an Identity, or a row of them, hands on."""
-    while tensor.node.op in _ALIASES and tensor.node.inputs:
-        tensor = tensor.node.inputs[0]
-    return tensor
 
 
 def byte_count(shapes: Shapes, tensor: Tensor) -> int:

@@ -15,8 +15,10 @@ from tf_bnfold.formats.prune import function_names
 V1_CONTROL_FLOW = frozenset({"Switch", "RefSwitch", "Merge", "RefMerge", "Enter", "RefEnter", "Exit", "RefExit"})
 
 # Ops that TensorFlow calls stateful, although all they do is read (their order only matters beside a write, and
-# variables that are written are not frozen).
+# variables that inference writes have their reads marked).
 VARIABLE_READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"})
+# The mark of a read, an attribute: its place among the writes counts, as if it were one.
+READS_STATE = "_reads_state"
 _HANDLES = frozenset({"VarHandleOp", "VariableV2", "Variable", "Placeholder"})
 # Stateful only on account of the functions that they call.
 CALLS = frozenset({"StatefulPartitionedCall", "PartitionedCall"})
@@ -47,7 +49,7 @@ def effectful_functions(library: Any) -> frozenset[str]:
 
 
 def has_effect(node: Any, effectful: Collection[str]) -> bool:
-    """Tell whether a NodeDef does more than compute its outputs.
+    """Tell whether a NodeDef does more than compute its outputs from its inputs, so that its place in time counts.
 
     Args:
       node: The node.
@@ -55,7 +57,9 @@ def has_effect(node: Any, effectful: Collection[str]) -> bool:
     """
     if any(name in effectful for name in function_names(node)):
         return True
-    if node.op in VARIABLE_READS or node.op in _HANDLES or node.op in FUNCTIONAL:
+    if node.op in VARIABLE_READS:
+        return READS_STATE in node.attr
+    if node.op in _HANDLES or node.op in FUNCTIONAL:
         return False
     op_def = op_def_registry.get(node.op)
     return op_def is not None and bool(op_def.is_stateful)

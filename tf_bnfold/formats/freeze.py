@@ -1,9 +1,10 @@
-"""Put constants in the place of variables that nothing writes."""
+"""Put constants in the place of variables that nothing writes; those that inference writes stay, as its state."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -16,14 +17,39 @@ from tf_bnfold.formats.effects import FUNCTIONAL, without_idle_waits
 from tf_bnfold.formats.model import GraphDef, node_name
 from tf_bnfold.formats.prune import function_names, pruned
 from tf_bnfold.formats.quiet import quiet
-from tf_bnfold.formats.variables import REF_VARIABLES, RESOURCE_VARIABLES, VARIABLES, variable_uses, variable_writes
+from tf_bnfold.formats.state import with_initial_values
+from tf_bnfold.formats.variables import (
+    REF_VARIABLES,
+    RESOURCE_VARIABLES,
+    VARIABLES,
+    state_variables,
+    variable_uses,
+    variable_writes,
+)
 
 _LIMIT = 2**31 - 1  # bytes that a protocol buffer, and so a GraphDef, can hold
 _READ_THEN = {"ResourceGather": "GatherV2", "ResourceGatherNd": "GatherNd", "VariableShape": "Shape"}
 
 
-def freeze_variables(session: Any, graph_def: GraphDef, outputs: Sequence[str], init_op: str) -> GraphDef:
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """A graph whose variables are constants, but for its state.
+
+    Attributes:
+      graph_def: What the outputs and the init op need.
+      init_op: The node that initialises tables and state, "" if there is none.
+      state: Names of the variables that inference writes.
+    """
+
+    graph_def: GraphDef
+    init_op: str
+    state: tuple[str, ...] = ()
+
+
+def freeze_variables(session: Any, graph_def: GraphDef, outputs: Sequence[str], init_op: str) -> Frozen:
     """Replace the variables that the outputs and the init op read by constants of their values in the session.
+
+    A variable that inference writes stays one; the init op assigns it its value in the session.
 
     Args:
       session: A session over `graph_def` in which the variables have their values. Reads are added to its graph.
@@ -33,56 +59,81 @@ def freeze_variables(session: Any, graph_def: GraphDef, outputs: Sequence[str], 
         init op reads it (TF2 hands the path of an asset on in this way); else its constant is the value assigned.
 
     Returns:
-      A new GraphDef with what the outputs and the init op need.
+      The graph, with its init op.
 
     Raises:
-      InputError: If inference does more than read a variable, or a variable has no value.
+      InputError: If inference writes a reference variable, or a variable has no value.
     """
     inference = pruned(graph_def, outputs)
-    refuse_writes(inference)
+    refuse_reference_writes(inference)
+    state = state_variables(inference)
     graph = pruned(graph_def, [*outputs, init_op])
     read = {node.name for node in inference.node}
     assigned = {write.variable for write in variable_writes(graph)}
     variables = [
-        node for node in graph.node if node.op in VARIABLES and (node.name in read or node.name not in assigned)
+        node
+        for node in graph.node
+        if node.op in VARIABLES and node.name not in state and (node.name in read or node.name not in assigned)
     ]
-    graph = _without_assignments(graph, {node.name for node in variables})
-    if not variables:
-        return pruned(without_idle_waits(graph), [*outputs, init_op])
+    graph = _without_assignments(graph, init_op, {node.name for node in variables} | state)
+    values = _values(session, [node for node in graph.node if node.name in state])
+    if variables:
+        graph = _with_constants(session, graph, [*outputs, init_op], variables)
+    graph, init_op = with_initial_values(graph, init_op, values)
+    return Frozen(pruned(without_idle_waits(graph), [*outputs, init_op]), init_op, tuple(values))
+
+
+def _with_constants(session: Any, graph: GraphDef, outputs: Sequence[str], variables: Sequence[Any]) -> GraphDef:
     _refuse_too_large(variables)
-    graph = _with_plain_reads(graph)
+    graph = _with_plain_reads(graph, {node.name for node in variables})
     _add_reads(session.graph, variables)
     try:
         with quiet():
             frozen = convert_to_constants.convert_variables_to_constants_from_session_graph(
                 session,
                 graph,
-                [node_name(output) for output in [*outputs, init_op] if output],
+                [node_name(output) for output in outputs if output],
                 variable_names_allowlist=[node.name for node in variables],
             )
     except tf.errors.FailedPreconditionError as error:
-        names = sorted(node.name for node in variables if re.search(rf"\b{re.escape(node.name)}\b", error.message))
-        raise InputError(
-            f"variable {', '.join(names) or '?'} has no value in the checkpoint of the SavedModel"
-        ) from error
+        raise _no_value([node.name for node in variables], error) from error
     _refuse_other_shapes(frozen, variables)
     _name_functions(frozen)
     _drop_shapes_of_handles(frozen)
-    return pruned(without_idle_waits(frozen), [*outputs, init_op])
+    return frozen
 
 
-def refuse_writes(graph_def: GraphDef) -> None:
-    """Raise if the graph does more than read a variable.
+def _no_value(variables: Sequence[str], error: tf.errors.OpError) -> InputError:
+    names = sorted(name for name in variables if re.search(rf"\b{re.escape(name)}\b", error.message))
+    return InputError(f"variable {', '.join(names) or '?'} has no value in the checkpoint of the SavedModel")
+
+
+def _values(session: Any, variables: Sequence[Any]) -> dict[str, Any]:
+    """Return the values of variables in the session, as TensorProtos by name."""
+    _add_reads(session.graph, variables)
+    reads = {node.name: session.graph.get_tensor_by_name(f"{node.name}/Read/ReadVariableOp:0") for node in variables}
+    try:
+        values = session.run(reads)
+    except tf.errors.FailedPreconditionError as error:
+        raise _no_value(list(reads), error) from error
+    return {
+        node.name: tensor_util.make_tensor_proto(values[node.name], dtype=node.attr["dtype"].type) for node in variables
+    }
+
+
+def refuse_reference_writes(graph_def: GraphDef) -> None:
+    """Raise if the graph does more than read a reference variable, as only TF1 has them.
 
     Raises:
       InputError: It names the variable and the op.
     """
+    references = {node.name for node in graph_def.node if node.op in REF_VARIABLES}
     for write in variable_writes(graph_def):
-        where = f" of function {write.function}" if write.function else ""
-        raise InputError(
-            f"variable {write.variable} is not only read: {write.op} {write.node}{where} may change it, so it can not "
-            "become a constant; export the model for inference, or choose signatures that only read by --signature_keys"
-        )
+        if write.variable in references:
+            raise InputError(
+                f"variable {write.variable} is not only read: {write.op} {write.node} may change it, so it can not "
+                "become a constant; export the model for inference, or choose by --signature_keys those that only read"
+            )
 
 
 def _refuse_too_large(variables: Sequence[Any]) -> None:
@@ -112,12 +163,12 @@ def _refuse_other_shapes(frozen: GraphDef, variables: Sequence[Any]) -> None:
                 )
 
 
-def _without_assignments(graph_def: GraphDef, variables: set[str]) -> GraphDef:
-    """Take out of the init op what it assigned to variables that become constants."""
+def _without_assignments(graph_def: GraphDef, init_op: str, variables: set[str]) -> GraphDef:
+    """Take out of the init op what it assigned to these variables."""
     result = graph_pb2.GraphDef()
     result.CopyFrom(graph_def)
     nodes = {node.name: node for node in result.node}
-    for write in variable_writes(graph_def):
+    for write in variable_writes(pruned(graph_def, [init_op] if init_op else [])):
         if write.variable not in variables:
             continue
         if write.function:
@@ -139,11 +190,17 @@ def _make_idle(node: Any, variable: str, *, is_reference: bool) -> None:
     node.CopyFrom(idle)
 
 
-def _with_plain_reads(graph_def: GraphDef) -> GraphDef:
+def _with_plain_reads(graph_def: GraphDef, names: Collection[str]) -> GraphDef:
     """Spell gathers and shapes of variables as a read and the plain op: TensorFlow freezes only these in functions."""
-    variables = {node.name: node.attr["dtype"].type for node in graph_def.node if node.op in RESOURCE_VARIABLES}
+    variables = {
+        node.name: node.attr["dtype"].type
+        for node in graph_def.node
+        if node.op in RESOURCE_VARIABLES and node.name in names
+    }
     dtypes = {
-        (use.function, use.node): variables[use.variable] for use in variable_uses(graph_def) if use.op in _READ_THEN
+        (use.function, use.node): variables[use.variable]
+        for use in variable_uses(graph_def)
+        if use.op in _READ_THEN and use.variable in variables
     }
     result = graph_pb2.GraphDef(versions=graph_def.versions)
     result.node.extend(new for node in graph_def.node for new in _plain_read(node, dtypes.get(("", node.name)), "", ""))

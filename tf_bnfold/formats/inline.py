@@ -138,7 +138,7 @@ def _body(function: Any, effectful: frozenset[str]) -> _Body:
 
 def _has_to_run(node: Any, must_run: set[str], effectful: frozenset[str]) -> bool:
     """Tell whether a call runs the node even where no result needs it; functions of TF1 do not say (no `must_run`)."""
-    if node.op in VARIABLE_READS or (node.op in CALLS and not has_effect(node, effectful)):
+    if node.op in VARIABLE_READS | CALLS and not has_effect(node, effectful):
         return False
     return node.name in must_run if must_run else has_effect(node, effectful)
 

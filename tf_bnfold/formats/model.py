@@ -39,18 +39,19 @@ class Order:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """An inference graph without variables, and the names by which it is used.
+    """An inference graph without variables but for its state, and the names by which it is used.
 
     Attributes:
-      graph_def: Constants instead of variables; function calls are inlined where that loses nothing.
+      graph_def: Constants instead of variables that are only read; function calls are inlined where that loses nothing.
       signatures: Key to SignatureDef, with the keys and names of the original; they name tensors of `graph_def`.
-      init_op: The node that initialises tables, "" if there is none.
+      init_op: The node that initialises tables and state, "" if there is none.
       assets: Files that go with the model.
       notes: Sentences for the report about what was not kept.
       tags: Tags of the MetaGraph.
       fed: Values of inputs that became constants, by tensor of the original.
       origin: What a signature feeds and fetches in the original's graph, by key, where the original has no such
         signature: a frozen graph has none, and the user may cut out a part.
+      state: Variables that inference writes; the init op gives them their initial values.
       custom_ops: Ops of the graph that TensorFlow does not know, and so can not run.
       order: The order of a signature's inputs and outputs, by key, where the user gives one; a SignatureDef has none.
     """
@@ -63,6 +64,7 @@ class Model:
     tags: tuple[str, ...] = ("serve",)
     fed: Mapping[str, npt.NDArray[np.generic]] = dataclasses.field(default_factory=dict)
     origin: Mapping[str, SignatureDef] = dataclasses.field(default_factory=dict)
+    state: tuple[str, ...] = ()
     custom_ops: frozenset[str] = frozenset()
     order: Mapping[str, Order] = dataclasses.field(default_factory=dict)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
@@ -13,7 +13,7 @@ from tensorflow.python.saved_model import constants
 
 from tf_bnfold.errors import InputError
 from tf_bnfold.formats.effects import effectful_functions, has_effect
-from tf_bnfold.formats.freeze import freeze_variables
+from tf_bnfold.formats.freeze import Frozen, freeze_variables
 from tf_bnfold.formats.meta_graph import (
     MetaGraphDef,
     assets_of,
@@ -22,7 +22,7 @@ from tf_bnfold.formats.meta_graph import (
     one_line,
     read_meta_graph,
 )
-from tf_bnfold.formats.model import Asset, Model, SignatureDef
+from tf_bnfold.formats.model import Asset, GraphDef, Model, SignatureDef
 from tf_bnfold.formats.object_graph import assign_from_objects
 from tf_bnfold.formats.prepare import prepared
 from tf_bnfold.formats.prune import pruned
@@ -31,7 +31,9 @@ from tf_bnfold.formats.session import plain_config
 from tf_bnfold.formats.share import share_equal_signatures
 from tf_bnfold.formats.sound import refuse_broken, refuse_missing, refuse_wrong_names
 from tf_bnfold.formats.surgery import Surgery
-from tf_bnfold.formats.variables import VARIABLES
+from tf_bnfold.formats.variables import VARIABLES, variable_uses, with_marked_reads
+
+_SHOWN = 5  # variables in a note
 
 
 def load_saved_model(
@@ -72,6 +74,7 @@ def load_saved_model(
     tensors = [name for name in model.outputs() if name != init_op] + [*_saver_nodes(meta_graph)[:1]]
     refuse_missing(graph_def, tensors, [name for name in (init_op, *_saver_nodes(meta_graph)[1:]) if name], path)
     surgery = surgery or Surgery()
+    graph_def = with_marked_reads(graph_def, [name for name in model.outputs() if name != init_op])
     try:
         model = prepared(model.with_graph(graph_def), surgery, path, keep=_saver_nodes(meta_graph))
         frozen = _frozen(model, meta_graph, path)
@@ -99,7 +102,25 @@ def _frozen(model: Model, meta_graph: MetaGraphDef, path: str) -> Model:
             except tf.errors.OpError as error:
                 raise InputError(f"the init op {model.init_op} of {path} fails: {one_line(error)}") from error
         assign_from_objects(session, meta_graph, model.signatures, read, path)
-        return model.with_graph(freeze_variables(session, model.graph_def, outputs, model.init_op))
+        frozen = freeze_variables(session, model.graph_def, outputs, model.init_op)
+    result = dataclasses.replace(model, graph_def=frozen.graph_def, init_op=frozen.init_op, state=frozen.state)
+    return result.noting(*_notes_on_state(model.graph_def, outputs, frozen))
+
+
+def _notes_on_state(graph_def: GraphDef, outputs: Sequence[str], frozen: Frozen) -> Iterator[str]:
+    if frozen.state:
+        yield (
+            f"the signatures write variables: {_listed(frozen.state)}; they stay variables, and node {frozen.init_op}, "
+            "which loading the model runs, gives them the values in the SavedModel"
+        )
+    read = {use.variable for use in variable_uses(pruned(graph_def, outputs)) if use.is_marked}
+    if lost := sorted(read.difference(frozen.state)):
+        yield f"what is left of the model does not write variables {_listed(lost)} any more: they are constants"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
 
 
 def _imported(model: Model, meta_graph: MetaGraphDef, variables: Sequence[str]) -> tf.compat.v1.train.Saver | None:

@@ -10,12 +10,19 @@ from typing import Any
 
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from tf_bnfold.formats.effects import effectful_functions, has_effect
+from tf_bnfold.formats.effects import VARIABLE_READS, effectful_functions, has_effect
 from tf_bnfold.formats.model import GraphDef, Model, SignatureDef, node_name, tensor_names
 from tf_bnfold.formats.prune import pruned
+from tf_bnfold.formats.variables import RESOURCE_VARIABLES
 
 KERAS3_DOUBLE = ("serve", "serving_default")  # as Keras 3 exports them; a .tflite gets the second only
-_LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2", "LookupTableSize", "LookupTableSizeV2"})
+# What gives and does the same where its inputs are the same; of two signatures only one is run at a time.
+_SAME_WITH_SAME_INPUTS = VARIABLE_READS | {
+    *("LookupTableFind", "LookupTableFindV2", "LookupTableSize", "LookupTableSizeV2"),
+    *("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"),
+}
+
+_THEMSELVES = RESOURCE_VARIABLES | {"Placeholder"}  # equal only to themselves, whatever their attributes
 
 
 def share_equal_signatures(model: Model) -> Model:
@@ -109,7 +116,7 @@ def _hash(node: Any, hashes: Mapping[str, bytes], feeds: Mapping[str, str], effe
     add(node.op.encode())
     if name in feeds:
         add(b"feed " + feeds[name].encode())
-    elif node.op not in _LOOKUPS and (has_effect(node, effectful) or node.op == "Placeholder"):
+    elif node.op not in _SAME_WITH_SAME_INPUTS and (has_effect(node, effectful) or node.op in _THEMSELVES):
         add(b"node " + name.encode())
     for key, attr in sorted(node.attr.items()):
         add(key.encode())

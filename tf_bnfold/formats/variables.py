@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tensorflow.core.framework import graph_pb2
 from tensorflow.python.framework import op_def_registry
 
-from tf_bnfold.formats.effects import VARIABLE_READS
+from tf_bnfold.formats.effects import READS_STATE, VARIABLE_READS
 from tf_bnfold.formats.model import GraphDef
+from tf_bnfold.formats.prune import pruned
 
 RESOURCE_VARIABLES = frozenset({"VarHandleOp"})
 REF_VARIABLES = frozenset({"VariableV2", "Variable"})
@@ -34,6 +36,7 @@ class Use:
       op: Its op.
       function: The library function that the node is in, "" for the graph itself.
       reads: Whether all it does is read.
+      is_marked: Whether it is a read of a variable that inference wrote when the model was read.
     """
 
     variable: str
@@ -41,6 +44,7 @@ class Use:
     op: str
     function: str
     reads: bool
+    is_marked: bool = False
 
 
 _Uses = dict[tuple[str, int], list[tuple[Any, int]]]  # (node or argument, output) to its readers and their input
@@ -63,6 +67,42 @@ def variable_uses(graph_def: GraphDef) -> Iterator[Use]:
                 yield Use(variable.name, node.name, node.op, "", reads=not _takes_reference(node, position))
         elif variable.op in RESOURCE_VARIABLES:
             yield from _handle_uses(variable.name, readers)
+
+
+def state_variables(graph_def: GraphDef) -> frozenset[str]:
+    """Name the resource variables that a graph does more than read, and other nodes for the same variables."""
+    handles = {node.name: _identity(node) for node in graph_def.node if node.op in RESOURCE_VARIABLES}
+    written = {handles[write.variable] for write in variable_writes(graph_def) if write.variable in handles}
+    return frozenset(name for name, identity in handles.items() if identity in written)
+
+
+def _identity(handle: Any) -> tuple[bytes, bytes]:
+    """What is the same for nodes that stand for the same variable."""
+    return handle.attr["container"].s, handle.attr["shared_name"].s or handle.name.encode()
+
+
+def with_marked_reads(graph_def: GraphDef, outputs: Sequence[str]) -> GraphDef:
+    """Mark the reads of variables that inference writes too, so that they stay in order with the writes.
+
+    Args:
+      graph_def: The graph; it is not changed.
+      outputs: Names of nodes or tensors that inference fetches or feeds.
+
+    Returns:
+      The graph; the very one that was given where inference writes no variable.
+    """
+    state = state_variables(pruned(graph_def, outputs))
+    if not state:
+        return graph_def
+    reads = {(use.function, use.node) for use in variable_uses(graph_def) if use.reads and use.variable in state}
+    result = graph_pb2.GraphDef()
+    result.CopyFrom(graph_def)
+    scopes = [("", result.node), *((f.signature.name, f.node_def) for f in result.library.function)]
+    for scope, nodes in scopes:
+        for node in nodes:
+            if (scope, node.name) in reads:
+                node.attr[READS_STATE].b = True
+    return result
 
 
 class _Readers:
@@ -93,7 +133,8 @@ def _handle_uses(variable: str, readers: _Readers) -> Iterator[Use]:
                 if name in readers.functions
             )
             if not carriers:
-                yield Use(variable, node.name, node.op, scope, reads=node.op in VARIABLE_READS)
+                reads, is_marked = node.op in VARIABLE_READS, READS_STATE in node.attr
+                yield Use(variable, node.name, node.op, scope, reads=reads, is_marked=is_marked)
             pending += carriers - seen
             seen |= carriers
 

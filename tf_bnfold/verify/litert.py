@@ -28,7 +28,7 @@ class LiteRT:
     def run(self, key: str, inputs: Inputs) -> dict[str, Array]:
         """Return the outputs by name; float values go in and come out where the .tflite has quantised ones.
 
-        The state of recurrent ops is reset, so that the next run starts anew too.
+        The state of recurrent ops is reset, so that the next run starts anew too; variables stay as they are.
         """
         runner = self._runners[key]
         details = runner.get_input_details()

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework import op_def_registry
 
-from tf_bnfold.formats.effects import V1_CONTROL_FLOW, effectful_functions, has_effect
+from tf_bnfold.formats.effects import V1_CONTROL_FLOW, VARIABLE_READS, has_effect
 from tf_bnfold.formats.model import GraphDef
 from tf_bnfold.formats.prune import called_functions, function_names
 
@@ -29,6 +29,9 @@ _AS_IT_IS = frozenset({
 _REPEATABLE = frozenset({
     "Assert", "CheckNumerics", "CheckNumericsV2", "Print", "PrintV2", "HashTable", "HashTableV2", "LookupTableFind",
     "LookupTableFindV2", "LookupTableSize", "LookupTableSizeV2",
+    # State: runs start from its initial value and go in step.
+    *VARIABLE_READS, "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp", "ResourceScatterUpdate",
+    "ResourceStridedSliceAssign", "VarIsInitializedOp",
 })  # fmt: skip
 _FLOATS = frozenset({
     types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE,
@@ -70,13 +73,15 @@ def _decides(node: Any) -> bool:
 
 
 def changeable_nodes(graph_def: GraphDef) -> frozenset[str]:
-    """Name the nodes that need not give the same value twice: random and stateful ops."""
-    effectful = effectful_functions(graph_def.library)
+    """Name the nodes that need not give the same value twice: random ops, and stateful ones other than variables."""
+    inside = _functions_with(graph_def.library, _is_changeable)
     return frozenset(
-        node.name
-        for node in graph_def.node
-        if has_effect(node, effectful) and node.op not in _REPEATABLE and not node.op.startswith("TensorArray")
+        node.name for node in graph_def.node if _is_changeable(node) or not inside.isdisjoint(function_names(node))
     )
+
+
+def _is_changeable(node: Any) -> bool:
+    return has_effect(node, ()) and node.op not in _REPEATABLE and not node.op.startswith("TensorArray")
 
 
 def conditional_tensors(graph_def: GraphDef) -> Reach:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -130,6 +131,7 @@ def _opened_saved_model(path: str, tags: Sequence[str], frozen: Model) -> Iterat
     with tf.Graph().as_default(), quiet(), tf.compat.v1.Session(config=plain_config()) as session:
         with _loading():
             meta_graph = tf.compat.v1.saved_model.loader.load(session, list(tags), path)
+        loaded = functools.cache(lambda: _loaded(path, tags))
 
         def run(key: str, inputs: Inputs) -> dict[str, Array]:
             if key in frozen.origin:
@@ -142,7 +144,7 @@ def _opened_saved_model(path: str, tags: Sequence[str], frozen: Model) -> Iterat
                 fixed = {
                     name: frozen.fed[info.name] for name, info in signature.inputs.items() if info.name in frozen.fed
                 }
-                return _called(path, tags, key, {**inputs, **fixed})
+                return _called(loaded(), key, {**inputs, **fixed})
             return {name: np.asarray(value) for name, value in zip(fetches, values, strict=True)}
 
         yield run
@@ -175,10 +177,16 @@ def _has(lookup: Callable[[str], Any], name: str) -> bool:
     return True
 
 
-def _called(path: str, tags: Sequence[str], key: str, inputs: Inputs) -> dict[str, Array]:
-    """Load the model anew and call the signature."""
+def _loaded(path: str, tags: Sequence[str]) -> Any:
+    """Load the model with TensorFlow 2's loader: its functions, and the variables that these write."""
+    with context.eager_mode(), _loading():
+        return tf.saved_model.load(path, list(tags))
+
+
+def _called(loaded: Any, key: str, inputs: Inputs) -> dict[str, Array]:
+    """Call a signature of a loaded model."""
     with context.eager_mode():
         with _loading():
-            function = tf.saved_model.load(path, list(tags)).signatures[key]
+            function = loaded.signatures[key]
         outputs = function(**{name: tf.constant(value) for name, value in inputs.items()})
         return {name: np.asarray(value) for name, value in outputs.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ Samples = Mapping[str, Iterable[Inputs]]  # by signature key; representative dat
 
 # A law that holds on inputs around 1 may fail far from it (ReLU6), so inputs are small, ordinary and large.
 _SCALES = (0.1, 1.0, 30.0)
+_STEPS = 4  # with state, each is taken so often: what a step writes is read in later ones
 _WORDS = np.array([b"", b"a", b"cat", b"to be or not"], dtype=object)
 _MOST_ROWS = 256  # of representative data: enough to compare on
 _ROWS_PER_RUN = 32
@@ -73,14 +74,14 @@ def make_samples(model: Model, source: Source | None = None, *, seed: int = 0) -
     samples: dict[str, tuple[Inputs, ...]] = {}
     with opened(model) as runner:
         for key, signature in model.signatures.items():
-            found = _random(runner, signature, seed)
+            found = _random(runner, signature, seed, _SCALES * (_STEPS if model.state else 1))
             if isinstance(found, str):
                 return NotVerified(f"signature {key}", f"{found}; give inputs with --representative_data")
             samples[key] = found
     return samples
 
 
-def _random(runner: Runner, signature: SignatureDef, seed: int) -> tuple[Inputs, ...] | str:
+def _random(runner: Runner, signature: SignatureDef, seed: int, scales: Sequence[float]) -> tuple[Inputs, ...] | str:
     """Return random inputs that the model can take, or why none were found."""
     unusual = [name for name, info in signature.inputs.items() if info.WhichOneof("encoding") != "name"]
     if unusual:
@@ -105,7 +106,7 @@ def _random(runner: Runner, signature: SignatureDef, seed: int) -> tuple[Inputs,
             error = error if tried != {form} else f"it can not run on guessed inputs: {one_line(caught)}"
             continue
         random = np.random.default_rng(seed)
-        return tuple(_draw(signature, guess, scale, random) for scale in _SCALES)
+        return tuple(_draw(signature, guess, scale, random) for scale in scales)
     return error
 
 

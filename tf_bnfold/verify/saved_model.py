@@ -36,8 +36,8 @@ def verify_saved_model(
 
     An error is max|a-b| / max|b| over the values that are finite in the original. What lies behind a discontinuous op
     (comparisons, ArgMax, Round, FakeQuant, ...) is judged by its error too, unless that op decided otherwise in the two
-    runs, or could not be watched: then the share that differs is told and does not fail. What is random or stateful is
-    not compared.
+    runs, or could not be watched: then the share that differs is told and does not fail. What is random is not
+    compared. Variables that the signatures write start from their initial values, and each sample is a step from there.
 
     Args:
       path: The SavedModel that `frozen` was loaded from.
@@ -82,13 +82,21 @@ def _verified(
     outputs, inner = Tally(compared), Tally(INNER)
     inner.add(constant_differences(frozen.graph_def, folded.graph_def))
     try:
-        with original.open() as run:
-            for keys in _same_tensors(folded.signatures):
-                _Comparing(keys, frozen, folded, run, original.name, outputs, inner).run(samples[keys[0]], rtol)
+        for together in _opened_together(folded):
+            with original.open() as run:
+                for keys in together:
+                    _Comparing(keys, frozen, folded, run, original.name, outputs, inner).run(samples[keys[0]], rtol)
     except (tf.errors.OpError, ValueError, TypeError) as error:
         reason = f"{original.name} can not run here: {one_line(error)}"
         return NotVerified(compared, reason), NotVerified(INNER, reason)
     return outputs.finding("every output is random or stateful"), inner.finding("no name survives folding")
+
+
+def _opened_together(folded: Model) -> list[list[tuple[str, ...]]]:
+    """List the signatures that run in one session: all, or where there is state each in its own, to start anew."""
+    if folded.state:
+        return [[(key,)] for key in folded.signatures]
+    return [_same_tensors(folded.signatures)]
 
 
 def _same_tensors(signatures: Mapping[str, SignatureDef]) -> list[tuple[str, ...]]:
@@ -122,13 +130,17 @@ class _Comparing:
                 folded = stack.enter_context(opened(self.folded, feeds))
             except (tf.errors.OpError, ValueError):  # an invalid graph
                 folded = None
+            # With state every run is a step, so what runs other tensors has a session of its own.
+            inner = stack.enter_context(opened(self.folded, feeds)) if folded and self.folded.state else folded
             plan = make_plan(self.frozen, signature, frozen, folded, rtol)
             self.inner.skipped += plan.skipped
             self.outputs.skipped += len(self.keys) * sum(tensor in plan.unrepeatable for tensor in fetches.values())
             for inputs in samples:
-                self._run_sample(inputs, plan, frozen, folded)
+                self._run_sample(inputs, plan, folded, frozen, inner)
 
-    def _run_sample(self, inputs: Inputs, plan: Plan, frozen: Runner, folded: Runner | None) -> None:
+    def _run_sample(
+        self, inputs: Inputs, plan: Plan, folded: Runner | None, frozen: Runner, inner: Runner | None
+    ) -> None:
         signature = self.folded.signatures[self.keys[0]]
         fetches = fetches_of(signature)
         feeds = feeds_of(signature, inputs)
@@ -141,10 +153,10 @@ class _Comparing:
         self.inner.samples += 1
         found: dict[str, Array] = {}
         doubtful = Reach(frozenset())
-        if folded is not None:
+        if folded is not None and inner is not None:
             with contextlib.suppress(tf.errors.OpError):  # what the original can take, the folded graph must take
                 found = dict(zip(fetches, folded.run(list(fetches.values()), feeds), strict=True))
-                differences, doubtful = inner_differences(plan, frozen, folded, feeds)
+                differences, doubtful = inner_differences(plan, frozen, inner, feeds)
                 self.inner.add(differences)
         for key in self.keys:
             self.outputs.add(dict(_differences(key, fetches, expected[key], found, plan, doubtful)))

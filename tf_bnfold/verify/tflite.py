@@ -37,6 +37,7 @@ def verify_tflite(
     try:
         runner = LiteRT(content)
         for key in runner.keys:
+            runner = LiteRT(content) if folded.state else runner  # state starts from its initial value
             compare_signature(key, folded, functools.partial(runner.run, key), judge, samples, tally)
     except (RuntimeError, ValueError) as error:
         return NotVerified(compared, f"LiteRT can not run it here: {reason(error)}")

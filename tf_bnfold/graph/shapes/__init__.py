@@ -158,7 +158,7 @@ class Shapes:
             if rule is not None and (node.op in _SOURCES or not self._graph.is_fed(node)):
                 shapes = rule(self, node, inputs)
             self._elements[node] = self._shape_arithmetic(node, inputs)
-        except (ValueError, TypeError, IndexError, KeyError, AttributeError):
+        except (ValueError, TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError):
             shapes = None  # a graph that TensorFlow would refuse: nothing is known
         return tuple(shapes) if shapes is not None else _annotated(node)
 

@@ -31,6 +31,12 @@ def _same(s: Shapes, node: Node, inputs: list[Shape]) -> Sequence[Shape]:
     return [inputs[0]]
 
 
+def _variable(s: Shapes, node: Node, inputs: list[Shape]) -> Sequence[Shape]:
+    """A variable's shape; a constant's where one stands in a variable's place."""
+    handle = node.inputs[0].node
+    return [of_proto(handle.proto.attr["shape"].shape) if handle.op == "VarHandleOp" else inputs[0]]
+
+
 def _elementwise(s: Shapes, node: Node, inputs: list[Shape]) -> Sequence[Shape]:
     return [broadcast(*inputs)]
 
@@ -187,6 +193,7 @@ RULES: dict[str, Rule] = {
     "ShapeN": _shape_of,
     "AddN": lambda s, node, inputs: [next((x for x in inputs if x is not None), None)],
     "BiasAdd": _same,
+    "ReadVariableOp": _variable,
     "Rank": lambda s, node, inputs: [()],
     "Size": lambda s, node, inputs: [()],
 }
@@ -226,7 +233,6 @@ for _op in [
     "Snapshot",
     "CheckNumerics",
     "EnsureShape",
-    "ReadVariableOp",
     "Cast",
     "Relu",
     "Relu6",
