@@ -127,6 +127,9 @@ FOLDED = [
 ]
 
 
+SOLE = [each for each in FOLDED if each not in (called_twice_alike, called_twice_with_equal_constants)]
+
+
 def called_twice_differently():
     body = function_of_weights()
     return out(body(x(), g.const(1, 1, 4, 4)), body(g.placeholder(*IMAGE, name="y"), g.const(1, 1, 4, 4)))
@@ -204,7 +207,9 @@ def test_a_constant_argument_is_folded_with(graph):
     assert norms(before)
     assert not norms(folding.graph_def)
     assert {outcome.status for outcome in folding.outcomes} == {Status.UP}
-    assert folding.copied == ()
+    if graph in SOLE:
+        assert folding.copied == ()
+        assert constants(folding.graph_def) == constants(before)
     assert folding.graph_def.ByteSize() < before.ByteSize()
 
 
@@ -231,6 +236,50 @@ def test_arguments_that_nothing_reads_any_more_go(graph):
     assert constants(folding.graph_def) == constants(before) == 1
     old, new = arguments(before), arguments(folding.graph_def)
     assert all(new[name] == number - 5 for name, number in old.items())
+
+
+def read_in_both_branches():
+    block, value = Block(), x()
+    other = lambda: g.conv(value, weights=block.weights, name="other/conv")  # noqa: E731
+    return out(tf.cond(g.placeholder(dtype=tf.bool, name="flag"), lambda: block(value), other))
+
+
+def read_beside_the_loop():
+    block = Block()
+    loop = tf.while_loop(lambda i, _: i < 3, lambda i, v: (i + 1, block(v)), (0, x()))
+    return out(g.conv(loop[1], weights=block.weights, name="other/conv"))
+
+
+def read_in_the_outer_loop():
+    block = Block()
+
+    def turn(i, v):
+        inner = tf.while_loop(lambda j, _: j < 2, lambda j, w: (j + 1, block(w)), (0, v))[1]
+        return i + 1, tf.tanh(g.conv(inner, weights=block.weights, name="other/conv"))
+
+    return out(tf.while_loop(lambda i, _: i < 3, turn, (0, x()))[1])
+
+
+@pytest.mark.parametrize("graph", [read_in_both_branches, read_beside_the_loop, read_in_the_outer_loop])
+def test_weights_that_are_read_outside_of_a_body_are_shared(graph):
+    """They are copied, and the bytes are told; or kept, and the batch norm stays."""
+    before, folding = folded(graph)
+    assert not norms(folding.graph_def)
+    assert constants(folding.graph_def) == constants(before) + 1
+    assert [(each.copies, each.bytes_added) for each in folding.copied] == [(1, 64)]
+    built = build(graph)
+    kept = fold_graph(built.graph_def, built.outputs, shared_weights="keep")
+    assert kept.copied == ()
+    assert constants(kept.graph_def) == constants(before)
+    assert [outcome.refusal.reason for outcome in kept.outcomes] == [Reason.SHARED_WEIGHTS]
+    assert "is read outside of this graph" in kept.outcomes[0].refusal.detail
+
+
+@pytest.mark.parametrize("graph", SOLE)
+def test_weights_that_only_a_body_reads_are_not_shared(graph):
+    built = build(graph)
+    kept = fold_graph(built.graph_def, built.outputs, shared_weights="keep")
+    assert {outcome.status for outcome in kept.outcomes} == {Status.UP}
 
 
 def test_an_argument_that_is_still_read_stays():

@@ -17,9 +17,10 @@ from tf_bnfold.fold.own_bias import advance
 from tf_bnfold.fold.route import Scene
 from tf_bnfold.fold.sites import find_sites
 from tf_bnfold.graph import functions
-from tf_bnfold.graph.arguments import drop_unread_arguments, read_arguments
+from tf_bnfold.graph.arguments import drop_unread_arguments
 from tf_bnfold.graph.export import to_graph_def
 from tf_bnfold.graph.graph import Node
+from tf_bnfold.graph.reads import read_arguments
 from tf_bnfold.graph.view import GraphDef, View
 from tf_bnfold.options import SHARED_WEIGHTS
 from tf_bnfold.outcome import Copied, Outcome, Status

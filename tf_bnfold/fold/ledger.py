@@ -88,7 +88,8 @@ class Ledger:
         if other is None:
             return None
         name = shared.source(self._view.shapes, weights).name
-        return Refusal(Reason.SHARED_WEIGHTS, sink.node.name, f"{name} is read by {other.name} too")
+        reader = "outside of this graph" if self._view.graph.is_fetched(other) else f"by {other.name} too"
+        return Refusal(Reason.SHARED_WEIGHTS, sink.node.name, f"{name} is read {reader}")
 
     def settle(self) -> tuple[Copied, ...]:
         """Write the new weights, and drop the old ones when nobody reads them.

@@ -110,6 +110,8 @@ def _no_value(variables: Sequence[str], error: tf.errors.OpError) -> InputError:
 
 def _values(session: Any, variables: Sequence[Any]) -> dict[str, Any]:
     """Return the values of variables in the session, as TensorProtos by name."""
+    if not variables:
+        return {}
     _add_reads(session.graph, variables)
     reads = {node.name: session.graph.get_tensor_by_name(f"{node.name}/Read/ReadVariableOp:0") for node in variables}
     try:

@@ -6,20 +6,15 @@ a new name: a name that survives keeps its values.
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from tf_bnfold.graph.graph import GraphDef
-from tf_bnfold.graph.invariants import Call, calls
+from tf_bnfold.graph.invariants import Call
+from tf_bnfold.graph.reads import arguments_read, ends_of_function, node_name, nodes_of, readers_of, sole_calls
 
 _INPUT_LISTS = ("T", "Tin")  # attributes with an entry for each argument
 _HANDED_ON = ("Const", "Identity")
-
-
-def read_arguments(graph_def: GraphDef) -> dict[str, frozenset[str]]:
-    """Name by function the arguments that its body reads; handing one on to the next turn of a loop does not count."""
-    return {function.signature.name: _read(function) for function in graph_def.library.function}
 
 
 def drop_unread_arguments(
@@ -34,21 +29,14 @@ def drop_unread_arguments(
         reads.
       inputs: Names of nodes or tensors of the main graph that are fed.
     """
-    fetched = _ends(graph_def) if outputs is None else {_node_name(name) for name in outputs}
-    fetched |= {_node_name(name) for name in inputs}
+    fetched = _ends(graph_def) if outputs is None else {node_name(name) for name in outputs}
+    fetched |= {node_name(name) for name in inputs}
     while True:  # what an outer loop hands on to an inner one is unread only when the inner one lost it
-        found = ((call, _unread(graph_def, call, read, fetched)) for call in _sole_calls(graph_def))
+        found = ((call, _unread(graph_def, call, read, fetched)) for call in sole_calls(graph_def))
         call, places = next(((call, places) for call, places in found if places), (None, []))
         if call is None:
             return
         _take_out(graph_def, call, places, fetched)
-
-
-def _sole_calls(graph_def: GraphDef) -> list[Call]:
-    """List the calls all of whose functions are called by them alone."""
-    by_function = calls(graph_def)
-    sole = [each[0] for each in by_function.values() if len(each) == 1]
-    return [call for call in sole if all(len(by_function.get(name, ())) == 1 for name in call.functions)]
 
 
 def _unread(
@@ -59,31 +47,17 @@ def _unread(
     number = len(call.arguments)
     once, now = set[int](), set[int]()
     for function in functions:
-        names, read = [argument.name for argument in function.signature.input_arg], _read(function)
+        names, read = [argument.name for argument in function.signature.input_arg], arguments_read(function)
         once |= {place for place, name in enumerate(names) if name in was_read.get(function.signature.name, ())}
         now |= {place for place, name in enumerate(names) if name in read}
     places = sorted(once - now)
     if not (call.body and places):
         return places
-    used = _used_outputs(_nodes(graph_def, call.scope), call.node.name) | _returned(graph_def, call)
+    used = _used_outputs(nodes_of(graph_def, call.scope), call.node.name) | _returned(graph_def, call)
     places = [place for place in places if place not in used]
     moves = bool(places) and places[0] < number - len(places)
     is_fetched = call.scope == "" and call.node.name in fetched
     return [] if is_fetched or (moves and _is_colocated(graph_def, call)) else places
-
-
-def _read(function: Any) -> frozenset[str]:
-    nodes = {node.name: node for node in function.node_def}
-    readers = collections.Counter(_node_name(value) for node in function.node_def for value in node.input)
-    readers.update(map(_node_name, (*function.ret.values(), *function.control_ret.values())))
-    signature = function.signature
-    for argument, result in zip(signature.input_arg, signature.output_arg, strict=False):
-        name = _node_name(function.ret[result.name])
-        while name in nodes and nodes[name].op == "Identity" and len(nodes[name].input) == 1 and readers[name] == 1:
-            name = _node_name(nodes[name].input[0])
-        if name == argument.name:
-            readers[name] -= 1
-    return frozenset(argument.name for argument in signature.input_arg if readers[argument.name] > 0)
 
 
 def _take_out(graph_def: GraphDef, call: Call, places: Sequence[int], fetched: Collection[str]) -> None:
@@ -102,7 +76,7 @@ def _take_out(graph_def: GraphDef, call: Call, places: Sequence[int], fetched: C
             _take_out_of_function(function, places, is_body=function.signature.name == call.body)
     if call.body:
         _take_out_of_loop(graph_def, call, places, number)
-    _drop_unread(graph_def, call.scope, map(_node_name, lost), fetched)
+    _drop_unread(graph_def, call.scope, map(node_name, lost), fetched)
 
 
 def _take_out_of_function(function: Any, places: Sequence[int], *, is_body: bool) -> None:
@@ -128,19 +102,19 @@ def _take_out_of_loop(graph_def: GraphDef, call: Call, places: Sequence[int], nu
         node.attr["_num_original_outputs"].i -= len(places)
     if places[0] == number - len(places):
         return
-    nodes = _nodes(graph_def, call.scope)
+    nodes = nodes_of(graph_def, call.scope)
     node.name = _unused(f"{old}/folded", {each.name for each in nodes} | _argument_names(graph_def, call.scope))
     for each in nodes:
-        if any(_node_name(value) == old for value in each.input):
+        if any(node_name(value) == old for value in each.input):
             each.input[:] = [_redirected(value, old, node.name, places) for value in each.input]
-    for ends in _ends_of_function(graph_def, call.scope):
+    for ends in ends_of_function(graph_def, call.scope):
         for name, value in ends.items():
             ends[name] = _redirected(value, old, node.name, places)
 
 
 def _redirected(value: str, old: str, new: str, places: Sequence[int]) -> str:
     """A reader's name of an output of a loop: "^loop", "loop", "loop:3", or in a function "loop:output:3"."""
-    if _node_name(value) != old:
+    if node_name(value) != old:
         return value
     if value.startswith("^"):
         return f"^{new}"
@@ -177,21 +151,19 @@ def _renumber(numbered: Any, places: Sequence[int]) -> None:
 
 def _drop_unread(graph_def: GraphDef, scope: str, names: Iterable[str], fetched: Collection[str]) -> None:
     """Drop constants, and what hands them on, that nothing needs any more."""
-    nodes = _nodes(graph_def, scope)
+    nodes = nodes_of(graph_def, scope)
     by_name = {node.name: node for node in nodes}
-    readers = collections.Counter(_node_name(value) for node in nodes for value in node.input)
+    readers = readers_of(graph_def, scope)
     if scope == "":
         readers.update(fetched)
-    for ends in _ends_of_function(graph_def, scope):
-        readers.update(map(_node_name, ends.values()))
     pending, gone = list(names), set[str]()
     while pending:
         node = by_name.get(pending.pop())
         if node is None or node.op not in _HANDED_ON or node.name in gone or readers[node.name]:
             continue
         gone.add(node.name)
-        readers.subtract(map(_node_name, node.input))
-        pending += map(_node_name, node.input)
+        readers.subtract(map(node_name, node.input))
+        pending += map(node_name, node.input)
     for place in reversed(range(len(nodes))):
         if nodes[place].name in gone:
             del nodes[place]
@@ -199,13 +171,13 @@ def _drop_unread(graph_def: GraphDef, scope: str, names: Iterable[str], fetched:
 
 def _used_outputs(nodes: Iterable[Any], name: str) -> set[int]:
     values = (value for node in nodes for value in node.input)
-    return {_index(value) for value in values if not value.startswith("^") and _node_name(value) == name}
+    return {_index(value) for value in values if not value.startswith("^") and node_name(value) == name}
 
 
 def _returned(graph_def: GraphDef, call: Call) -> set[int]:
     """The outputs of a loop that the function which it is in returns."""
-    values = [value for ends in _ends_of_function(graph_def, call.scope) for value in ends.values()]
-    return {_index(value) for value in values if _node_name(value) == call.node.name}
+    values = [value for ends in ends_of_function(graph_def, call.scope) for value in ends.values()]
+    return {_index(value) for value in values if node_name(value) == call.node.name}
 
 
 def _index(value: str) -> int:
@@ -214,20 +186,7 @@ def _index(value: str) -> int:
 
 def _is_colocated(graph_def: GraphDef, call: Call) -> bool:
     group = f"loc:@{call.node.name}".encode()
-    return any(group in node.attr["_class"].list.s for node in _nodes(graph_def, call.scope) if "_class" in node.attr)
-
-
-def _nodes(graph_def: GraphDef, scope: str) -> Any:
-    if scope == "":
-        return graph_def.node
-    return next(function.node_def for function in graph_def.library.function if function.signature.name == scope)
-
-
-def _ends_of_function(graph_def: GraphDef, scope: str) -> Iterator[Any]:
-    """Yield the maps of a function to what it returns and to what it runs; none for the main graph."""
-    for function in graph_def.library.function:
-        if function.signature.name == scope:
-            yield from (function.ret, function.control_ret)
+    return any(group in node.attr["_class"].list.s for node in nodes_of(graph_def, call.scope) if "_class" in node.attr)
 
 
 def _argument_names(graph_def: GraphDef, scope: str) -> set[str]:
@@ -235,7 +194,7 @@ def _argument_names(graph_def: GraphDef, scope: str) -> set[str]:
 
 
 def _ends(graph_def: GraphDef) -> set[str]:
-    read = {_node_name(value) for node in graph_def.node for value in node.input}
+    read = {node_name(value) for node in graph_def.node for value in node.input}
     return {node.name for node in graph_def.node if node.name not in read}
 
 
@@ -245,7 +204,3 @@ def _unused(name: str, taken: Collection[str]) -> str:
         number += 1
         candidate = f"{name}_{number}"
     return candidate
-
-
-def _node_name(value: str) -> str:
-    return value.removeprefix("^").partition(":")[0]

@@ -17,6 +17,7 @@ from tensorflow.python.framework import function_def_to_graph, op_def_registry
 
 from tf_bnfold.graph.graph import GraphDef
 from tf_bnfold.graph.invariants import FUSED_MARKS, known_arguments, loop_bodies
+from tf_bnfold.graph.reads import needed_elsewhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,16 +29,19 @@ class Body:
       results: The tensors that it returns, in the order of the signature.
       effects: The nodes that a call runs, whatever it reads.
       handed_on: The results, among these, that are a loop's known arguments for the next turn.
+      shared: The known arguments whose constant stays, whatever becomes of this body.
     """
 
     graph_def: GraphDef
     results: tuple[str, ...]
     effects: tuple[str, ...]
     handed_on: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
 
     def outputs(self) -> list[str]:
         """What must keep its name and value."""
-        return [*(result for result in self.results if result not in self.handed_on), *self.effects]
+        results = (result for result in self.results if result not in self.handed_on)
+        return [*results, *self.effects, *sorted(self.shared)]
 
 
 def bodies(graph_def: GraphDef, fed: Iterable[str] = ()) -> Iterator[tuple[Any, Body]]:
@@ -53,6 +57,7 @@ def bodies(graph_def: GraphDef, fed: Iterable[str] = ()) -> Iterator[tuple[Any, 
     if not functions:
         return
     known, loops = known_arguments(graph_def, fed), loop_bodies(graph_def)
+    shared = needed_elsewhere(graph_def, known)
     with tf.Graph().as_default():
         library = graph_pb2.GraphDef(library=graph_def.library, versions=graph_def.versions)
         try:
@@ -62,7 +67,7 @@ def bodies(graph_def: GraphDef, fed: Iterable[str] = ()) -> Iterator[tuple[Any, 
         for function in functions:
             name = function.signature.name
             if (body := _body(function, known.get(name, {}), is_loop=name in loops)) is not None:
-                yield function, body
+                yield function, dataclasses.replace(body, shared=shared.get(name, frozenset()))
 
 
 def _has_own_body(function: Any) -> bool:
