@@ -42,7 +42,7 @@ def runnable(model: Model) -> Model:
                 reduced.outputs[name].CopyFrom(infos[tensor])
         if reduced.outputs:
             signatures[key] = reduced
-    reduced_model = dataclasses.replace(model, signatures=signatures, custom_ops=frozenset())
+    reduced_model = dataclasses.replace(model, signatures=signatures, order={}, custom_ops=frozenset())
     graph_def = pruned(model.graph_def, reduced_model.outputs())
     origin = {key: _named_by_origin(signature, model.origin.get(key)) for key, signature in signatures.items()}
     return dataclasses.replace(reduced_model, origin=origin).with_graph(graph_def)
