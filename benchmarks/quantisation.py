@@ -28,7 +28,6 @@ import tensorflow as tf
 import tf_bnfold
 from tf_bnfold.flatbuffer import op_counts
 from tf_bnfold.fold import fold_graph
-from tf_bnfold.fold.ranges import weight_ranges
 from tf_bnfold.formats.load import load_model
 from tf_bnfold.formats.model import Model
 from tf_bnfold.formats.quantisation import Quantisation
@@ -216,8 +215,7 @@ def measured(case: Case, models: pathlib.Path) -> Measured:
         for mode in TYPES:
             rows[mode] = (measure(frozen, frozen, mode, files), measure(folded, frozen, mode, files))
             print(case.name, _line(mode, rows[mode], classes=case.classes), flush=True)
-    graphs = (frozen.graph_def, folding.graph_def)
-    sinks = sinks_of(folding.outcomes, *(weight_ranges(graph, frozen.inputs()) for graph in graphs))
+    sinks = sinks_of(folding.ranges)
     spread = (max(sink.before for sink in sinks), max(sink.after for sink in sinks))
     return Measured(case, rows, spread, len(sinks))
 

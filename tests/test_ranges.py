@@ -15,7 +15,6 @@ from checker import build
 import tf_bnfold
 from tf_bnfold import pipeline
 from tf_bnfold.fold import fold_graph
-from tf_bnfold.fold.ranges import weight_ranges
 from tf_bnfold.options import Options, Request
 from tf_bnfold.outcome import Kind, Outcome, Status
 from tf_bnfold.ranges import BOUND, advice, change, is_grown, sinks_of, spread, warnings
@@ -29,8 +28,7 @@ def folded(function, keep=""):
 
 
 def sinks(function, keep=""):
-    before, folding = folded(function, keep)
-    return sinks_of(folding.outcomes, weight_ranges(before), weight_ranges(folding.graph_def))
+    return sinks_of(folded(function, keep)[1].ranges)
 
 
 def test_spread_is_largest_to_median_of_the_channels_that_live():
@@ -40,10 +38,20 @@ def test_spread_is_largest_to_median_of_the_channels_that_live():
     assert spread(np.array([1.0, np.inf, 3.0])) == 1.5
 
 
-def weights_of(graph_def, name):
-    (node,) = (node for node in graph_def.node if node.name == name)
-    return tf.make_ndarray(node.attr["value"].tensor)
+def range_of(graph_def, axes):
+    """The largest |weight| of each output channel of the only linear op."""
+    nodes = {node.name: node for node in graph_def.node}
+    (weights,) = (
+        nodes[name] for node in nodes.values() if node.op in LINEAR for name in node.input if is_large(nodes[name])
+    )
+    return np.abs(tf.make_ndarray(weights.attr["value"].tensor)).max(axis=axes).ravel()
 
+
+def is_large(node):
+    return node.op == "Const" and len(node.attr["value"].tensor.tensor_shape.dim) > 1
+
+
+LINEAR = {"Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMul"}
 
 # Each op with its weights' axes other than that of the output channel.
 OPS = {
@@ -52,18 +60,36 @@ OPS = {
     "grouped": (lambda: g.conv(g.image(4), 6, groups=2, name="op"), (0, 1, 2)),
     "transposed": (lambda: g.transposed(g.placeholder(2, 4, 5, 3), 4, name="op"), (0, 1, 3)),
     "dense": (lambda: g.dense(g.rows(), 5, name="op"), (0,)),
-    "NCHW": (lambda: g.conv(g.nchw(), 4, layout="NCHW", name="op"), (0, 1, 2)),
 }
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_ranges_are_those_of_the_output_channels(op):
     make, axes = OPS[op]
-    graph_def = build(make).graph_def
-    (found,) = weight_ranges(graph_def)
-    weights = weights_of(graph_def, "op/weights")
-    np.testing.assert_allclose(found.ranges, np.abs(weights).max(axis=axes).ravel(), rtol=1e-6)
-    assert (found.name, found.function) == ("op", "")
+    before, folding = folded(lambda: g.affine(make()))
+    (found,) = folding.ranges
+    assert (found.name, found.op in LINEAR, found.function) == ("op", True, "")
+    np.testing.assert_allclose(found.before, range_of(before, axes), rtol=1e-6)
+    np.testing.assert_allclose(found.after, range_of(folding.graph_def, axes), rtol=1e-6)
+
+
+@pytest.mark.parametrize("behind", [True, False])
+def test_ranges_of_what_takes_an_affine_before_it_are_those_of_the_new_weights(behind):
+    def network():
+        x = tf.nn.softplus(g.image(3))
+        x = g.conv(g.affine(x), 4, padding="VALID", name="op")
+        return g.affine(x) if behind else tf.nn.relu(x)
+
+    before, folding = folded(network)
+    (found,) = folding.ranges
+    np.testing.assert_allclose(found.before, range_of(before, (0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(found.after, range_of(folding.graph_def, (0, 1, 2)), rtol=1e-6)
+
+
+def test_an_offset_alone_changes_no_range():
+    _, folding = folded(lambda: g.conv(g.offset(tf.nn.softplus(g.image(3))), 4, padding="VALID", name="op"))
+    (found,) = folding.ranges
+    np.testing.assert_array_equal(found.before, found.after)
 
 
 def blown_up():
@@ -93,26 +119,10 @@ def test_sinks_in_functions_are_found_by_function():
     def body(x):
         return g.norm(g.conv(x, 3, 1, name="conv"), name="bn")
 
-    before, folding = folded(lambda: body.get_concrete_function()(g.conv(g.image(3, 4), 4, (1, 2), name="conv")))
-    (sink,) = sinks_of(folding.outcomes, weight_ranges(before), weight_ranges(folding.graph_def))
+    _, folding = folded(lambda: body.get_concrete_function()(g.conv(g.image(3, 4), 4, (1, 2), name="conv")))
+    (sink,) = sinks_of(folding.ranges)
     assert sink.name == "conv"
     assert sink.function
-
-
-def test_weights_that_are_no_constants_have_no_ranges():
-    graph_def = build(lambda: raw_conv(g.image(3), g.placeholder(2, 2, 3, 4, name="weights"))).graph_def
-    (found,) = weight_ranges(graph_def)
-    assert found.ranges is None
-    assert sinks_of([OUTCOME], [found], [found]) == ()
-
-
-def raw_conv(x, weights):
-    return tf.raw_ops.Conv2D(input=x, filter=weights, strides=[1, 1, 1, 1], padding="VALID", name="conv")
-
-
-def test_graphs_of_other_linear_ops_are_not_compared():
-    one = weight_ranges(build(lambda: g.conv(g.image(), 4)).graph_def)
-    assert sinks_of([OUTCOME], one, ()) == ()
 
 
 OUTCOME = Outcome("bn", ("bn",), "FusedBatchNormV3", Kind.BATCH_NORM, 4, Status.UP, ("conv",))

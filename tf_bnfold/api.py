@@ -56,7 +56,7 @@ def fold_graph_def(
     """
     chosen = options or Options()
     folding = fold_graph(graph_def, outputs, inputs or (), chosen.keep, chosen.shared_weights)
-    return FoldResult(folding.graph_def, Report(pipeline.result_of(graph_def, folding, inputs=inputs or ())))
+    return FoldResult(folding.graph_def, Report(pipeline.result_of(graph_def, folding)))
 
 
 def fold_saved_model(

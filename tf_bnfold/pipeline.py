@@ -19,7 +19,6 @@ from tf_bnfold.errors import UnfoldedError
 from tf_bnfold.explain import Network, explain
 from tf_bnfold.export_stage import Export, as_saved_model
 from tf_bnfold.fold import Folding, fold_graph
-from tf_bnfold.fold.ranges import weight_ranges
 from tf_bnfold.formats.graph_file import byte_size, write_graph_def
 from tf_bnfold.formats.load import load_model
 from tf_bnfold.formats.model import Model
@@ -32,7 +31,7 @@ from tf_bnfold.outcome import Kind
 from tf_bnfold.outputs import Staging, writing
 from tf_bnfold.quantisation import check_quantisation
 from tf_bnfold.ranges import sinks_of, warnings
-from tf_bnfold.report import Explanation, Measurement, Report, Result, Run, Sink, Size
+from tf_bnfold.report import Explanation, Measurement, Report, Result, Run, Size
 from tf_bnfold.targets import check_paths, targets, work_folder
 from tf_bnfold.tflite_stage import TFLite, left_float, size_of, source_of
 from tf_bnfold.version import __version__
@@ -79,7 +78,7 @@ def run(
             _onnx_stage().check(model)
         with clock.step("fold"):
             folding = fold_graph(model.graph_def, model.outputs(), model.inputs(), options.keep, options.shared_weights)
-            result = result_of(model.graph_def, folding, model.notes, model.inputs())
+            result = result_of(model.graph_def, folding, model.notes)
         findings = _Findings(result, request, clock, on_report)
         if request.explain:
             ops = ops_of(model.graph_def, folding.graph_def)
@@ -232,25 +231,20 @@ def _compared(
     return verify.verify_saved_model(request.saved_model, frozen.tags, frozen, folded, samples, rtol=rtol, name=name)
 
 
-def result_of(graph_def: GraphDef, folding: Folding, notes: tuple[str, ...] = (), inputs: Sequence[str] = ()) -> Result:
+def result_of(graph_def: GraphDef, folding: Folding, notes: tuple[str, ...] = ()) -> Result:
     """Return what folding did to a graph.
 
     Args:
       graph_def: The graph before folding.
       folding: What fold_graph gave for it.
       notes: Sentences on what is not kept.
-      inputs: Names of nodes or tensors that are fed beside the placeholders.
     """
-    outcomes, sinks = folding.outcomes, tuple[Sink, ...]()
-    if any(outcome.sinks for outcome in outcomes):
-        sinks = sinks_of(outcomes, *(weight_ranges(each, inputs) for each in (graph_def, folding.graph_def)))
-    said = (*notes, *_moved(folding))
     return Result(
-        outcomes,
+        folding.outcomes,
         _size(graph_def),
         _size(folding.graph_def),
-        notes=said,
-        sinks=sinks,
+        notes=(*notes, *_moved(folding)),
+        sinks=sinks_of(folding.ranges),
         copied=folding.copied,
     )
 

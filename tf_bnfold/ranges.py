@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tf_bnfold.fold.ranges import Weights
+from tf_bnfold.fold.ranges import Ranges
 from tf_bnfold.outcome import Outcome
 from tf_bnfold.report import Sink
 
@@ -26,35 +26,23 @@ def spread(ranges: npt.NDArray[np.float64]) -> float:
     return float(living.max() / np.median(living)) if living.size else 1.0
 
 
-def sinks_of(outcomes: Sequence[Outcome], before: Sequence[Weights], after: Sequence[Weights]) -> tuple[Sink, ...]:
+def sinks_of(ranges: Sequence[Ranges]) -> tuple[Sink, ...]:
     """Compare the weights of the linear ops that took something before and after the fold.
 
-    Folding renames an op whose value changes, but keeps all linear ops and their order.
-
     Args:
-      outcomes: What became of each batch norm and affine.
-      before: The linear ops of the graph before folding.
-      after: Those of the graph after it.
+      ranges: Those of each of these ops.
 
     Returns:
-      The sinks in the order of the graph; none whose weights can't be read.
+      The sinks in the same order.
     """
-    took = {(outcome.function, name) for outcome in outcomes for name in outcome.sinks}
-    if [(each.op, each.function) for each in before] != [(each.op, each.function) for each in after]:
-        return ()
-    pairs = [
-        (old, old.ranges, new.ranges)
-        for old, new in zip(before, after, strict=True)
-        if (old.function, old.name) in took and old.ranges is not None and new.ranges is not None
-    ]
     sinks = [
-        Sink(old.name, old.op, old.function, ranges.size, spread(ranges), spread(folded))
-        for old, ranges, folded in pairs
+        Sink(each.name, each.op, each.function, each.before.size, spread(each.before), spread(each.after))
+        for each in ranges
     ]
     detailed = sorted(range(len(sinks)), key=lambda place: change(sinks[place]), reverse=True)[:_DETAILED]
     for place in detailed:
-        _, *ranges = pairs[place]
-        sinks[place] = dataclasses.replace(sinks[place], ranges=tuple(tuple(each.tolist()) for each in ranges))
+        both = ranges[place].before, ranges[place].after
+        sinks[place] = dataclasses.replace(sinks[place], ranges=tuple(tuple(each.tolist()) for each in both))
     return tuple(sinks)
 
 

@@ -14,6 +14,7 @@ from tf_bnfold.fold.dilated import collapse
 from tf_bnfold.fold.elements import find_elements
 from tf_bnfold.fold.ledger import Ledger
 from tf_bnfold.fold.own_bias import advance
+from tf_bnfold.fold.ranges import Ranges
 from tf_bnfold.fold.route import Scene
 from tf_bnfold.fold.sites import find_sites
 from tf_bnfold.graph import functions
@@ -39,6 +40,7 @@ class Folding:
       dilated: The convolutions that stood between a SpaceToBatchND and a BatchToSpaceND and are dilated ones now.
       biases: The biases that stand right behind their linear op now, and did not.
       copied: The weights that are stored several times now.
+      ranges: The ranges of the weights of each op that took something.
     """
 
     graph_def: GraphDef
@@ -46,6 +48,7 @@ class Folding:
     dilated: tuple[str, ...] = ()
     biases: tuple[str, ...] = ()
     copied: tuple[Copied, ...] = ()
+    ranges: tuple[Ranges, ...] = ()
 
     @property
     def has_changed(self) -> bool:
@@ -112,7 +115,7 @@ def _with_functions(main: Folding, outputs: Sequence[str] | None, inputs: Sequen
     Of its arguments those are known that are the same constant in every call.
     """
     outcomes, dilated = list(main.outcomes), list(main.dilated)
-    biases, copied = list(main.biases), list(main.copied)
+    biases, copied, ranges = list(main.biases), list(main.copied), list(main.ranges)
     changed = {}
     for function, body in functions.bodies(main.graph_def, inputs):
         name = function.signature.name
@@ -121,6 +124,7 @@ def _with_functions(main: Folding, outputs: Sequence[str] | None, inputs: Sequen
         dilated += [f"{name}/{conv}" for conv in folding.dilated]
         biases += [f"{name}/{bias}" for bias in folding.biases]
         copied += [dataclasses.replace(each, function=name) for each in folding.copied]
+        ranges += [dataclasses.replace(each, function=name) for each in folding.ranges]
         if folding.has_changed:
             changed[name] = functions.with_body(function, body, folding.graph_def)
     if changed:
@@ -129,7 +133,7 @@ def _with_functions(main: Folding, outputs: Sequence[str] | None, inputs: Sequen
             if function.signature.name in changed:
                 function.CopyFrom(changed[function.signature.name])
         drop_unread_arguments(main.graph_def, read, outputs, inputs)
-    return Folding(main.graph_def, tuple(outcomes), tuple(dilated), tuple(biases), tuple(copied))
+    return Folding(main.graph_def, tuple(outcomes), tuple(dilated), tuple(biases), tuple(copied), tuple(ranges))
 
 
 def _fold(graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[str], wishes: _Wishes) -> Folding:
@@ -143,7 +147,7 @@ def _fold(graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[s
     biases = advance(scene)
     outcomes = _settle_all(scene)
     copied = scene.ledger.settle()
-    return Folding(to_graph_def(view.graph), outcomes, dilated, biases, copied)
+    return Folding(to_graph_def(view.graph), outcomes, dilated, biases, copied, scene.ledger.ranges())
 
 
 def _settle_all(scene: Scene) -> tuple[Outcome, ...]:

@@ -13,6 +13,7 @@ from tf_bnfold.algebra.affine import Affine, Vector, peak
 from tf_bnfold.algebra.channels import IntArray
 from tf_bnfold.algebra.linear import Array, scaled
 from tf_bnfold.fold import shared
+from tf_bnfold.fold.ranges import Ranges
 from tf_bnfold.fold.sinks import Sink
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Node, Tensor, controls_of_constant
@@ -37,6 +38,7 @@ class Ledger:
         self._keep_shared = keep_shared
         self._entries: dict[Node, tuple[Sink, _Scalings]] = {}
         self._peaks: dict[Node, Vector] = {}
+        self._old: dict[Node, Tensor] = {}  # the weights that were, of each op whose weights were written
 
     def refuse_after(self, sink: Sink, affine: Affine) -> Refusal | None:
         """Why the weights can't take the scale of an affine behind the op, or None when they can."""
@@ -45,12 +47,10 @@ class Ledger:
         if sink.node in self._entries:
             old = self._weights(sink, self._scalings(sink))
             return None if old is None else _unfit(sink.linear.peak(old), affine.scale, sink.node)
-        if sink.node not in self._peaks:
-            weights = self._view.constants.raw(sink.weights)
-            if weights is None:
-                return Refusal(Reason.WEIGHTS_NOT_CONSTANT, sink.node.name)
-            self._peaks[sink.node] = sink.linear.peak(_computable(weights))
-        return _unfit(self._peaks[sink.node], affine.scale, sink.node)
+        peaks = self._peaks_before(sink)
+        if peaks is None:
+            return Refusal(Reason.WEIGHTS_NOT_CONSTANT, sink.node.name)
+        return _unfit(peaks, affine.scale, sink.node)
 
     def refuse_before(self, sink: Sink, affine: Affine) -> Refusal | None:
         """Why the weights can't take the scale of an affine before the op, or None when they can."""
@@ -112,6 +112,31 @@ class Ledger:
                 copied.append(Copied(old_constant.name, len(sizes) - (not stays), sum(sizes if stays else sizes[1:])))
         return tuple(copied)
 
+    def ranges(self) -> tuple[Ranges, ...]:
+        """The ranges of the weights of each op that took something, in topological order; to be asked when settled."""
+        found = []
+        for node, (sink, scalings) in sorted(self._entries.items(), key=lambda entry: entry[0].order):
+            before = self._peaks_before(sink)
+            if before is not None and not self._view.graph.is_removed(node):
+                found.append(Ranges(node.name, node.op, before, self._peaks_after(sink, scalings, before)))
+        return tuple(found)
+
+    def _peaks_before(self, sink: Sink) -> Vector | None:
+        """The largest |weight| of each output channel before the op took anything."""
+        if sink.node not in self._peaks:
+            weights = self._view.constants.raw(self._old.get(sink.node, sink.weights))
+            if weights is None:
+                return None
+            self._peaks[sink.node] = sink.linear.peak(_computable(weights))
+        return self._peaks[sink.node]
+
+    def _peaks_after(self, sink: Sink, scalings: _Scalings, before: Vector) -> Vector:
+        if scalings.keys() <= {("after", sink.axis_out)}:
+            return before * np.abs(next((scale for _, scale in scalings.values()), np.ones(1)))
+        weights = self._view.constants.raw(self._old.get(sink.node, sink.weights))
+        assert weights is not None, sink.node.name
+        return sink.linear.peak(scaled(weights, scalings.values()))
+
     def _alike(self) -> list[list[tuple[Sink, _Scalings]]]:
         """Group the sinks whose weights change by what these become."""
         groups: dict[Hashable, list[list[tuple[Sink, _Scalings]]]] = {}
@@ -150,9 +175,9 @@ class Ledger:
         compute = functools.partial(self._rounded, old, tuple(scalings.values()), attributes.numpy_dtype(dtype))
         new = graph.constant(f"{node.name}/weights", compute, dtype, node, like=old)
         for sink, _ in group:
-            replaced = sink.weights.node
+            self._old[sink.node] = sink.weights
             graph.set_input(sink.node, sink.weights_port, new)
-            graph.drop_unread(replaced)
+            graph.drop_unread(self._old[sink.node].node)
 
     def _rounded(self, weights: Tensor, scalings: Sequence[tuple[IntArray, Vector]], dtype: np.dtype[Any]) -> Array:
         raw = self._view.constants.raw(weights)

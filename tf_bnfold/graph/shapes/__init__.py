@@ -164,7 +164,7 @@ class Shapes:
 
     def _shape_arithmetic(self, node: Node, inputs: list[Shape]) -> Elements:
         rule = arithmetic.ELEMENTS.get(node.op)
-        if rule is None:
+        if rule is None or attributes.dtype(node) not in arithmetic.INTEGERS:
             return None
         result = rule(self, node, inputs)
         return result if result is None or result.size <= arithmetic.LARGEST_VECTOR else None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tensorflow.core.framework import types_pb2
 
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Node, Tensor
@@ -18,15 +19,14 @@ if TYPE_CHECKING:
     from tf_bnfold.graph.shapes import Shapes
 
 LARGEST_VECTOR = 1024
+INTEGERS = (types_pb2.DT_INT32, types_pb2.DT_INT64)  # what shapes are computed in
 
 _Rule = Callable[["Shapes", Node, "list[Shape]"], Elements]
 
 
 def _constant_elements(s: Shapes, node: Node, inputs: list[Shape]) -> Elements:
     tensor = node.proto.attr["value"].tensor
-    if (
-        tensor.dtype not in (3, 9) or math.prod(d.size for d in tensor.tensor_shape.dim) > LARGEST_VECTOR
-    ):  # int32, int64
+    if math.prod(d.size for d in tensor.tensor_shape.dim) > LARGEST_VECTOR:
         return None
     value = s.constants.value(Tensor(node, 0))
     return None if value is None else value.astype(object)
