@@ -9,6 +9,7 @@
 #   make applications  convert keras.applications beside the stock converter, and write docs/applications.md
 #   make networks    convert networks for phones beside the stock converter, and write docs/networks.md
 #   make quantisation  quantise the models of MODELS with the fold and without, and write docs/quantisation_table.md
+#   make bench       measure fold, command, latency and accuracy (BENCH=latency: that group), and write docs/benchmarks.md
 #   make clean       remove what the others made
 
 PYTHON ?= python3
@@ -24,7 +25,8 @@ SMOKE  := tests/test_end_to_end.py tests/test_museum.py tests/test_formats_saved
           tests/test_errors_table.py tests/test_keras_input.py tests/test_onnx.py tests/test_quantize.py \
           tests/test_representative_data.py tests/test_lite.py tests/test_gpu.py
 
-.PHONY: demo test test-slow test-versions smoke android-packages bazel-test fuzz docs applications networks quantisation clean
+.PHONY: demo test test-slow test-versions smoke android-packages bazel-test fuzz docs applications networks quantisation \
+        bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/make_model.py demo/out/saved_model
@@ -80,6 +82,11 @@ networks: $(VENV)/.test
 MODELS ?= ../shared/models
 quantisation: $(VENV)/.demo
 	$(BIN)/python benchmarks/quantisation.py $(MODELS) docs/quantisation_table.md
+
+# On an idle machine, as others disturb it. tests/ holds the run in float64 that accuracy is measured beside.
+BENCH ?= fold command latency accuracy
+bench: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m benchmarks $(MODELS) $(BENCH)
 
 clean:
 	rm -rf $(VENV) .venv-oldest .venv-newest demo/out build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

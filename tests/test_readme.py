@@ -42,5 +42,6 @@ def test_its_links_and_make_targets_are_there(readme, pytestconfig):
     for path in re.findall(r"`((?:tf_bnfold|tests|configs|docs)/[^`]*)`", readme):
         assert (pytestconfig.rootpath / path).exists(), path
     makefile = (pytestconfig.rootpath / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"\bmake (demo|test[\w-]*|fuzz|docs|applications|quantisation|bazel-test)", readme):
+    targets = r"demo|test[\w-]*|fuzz|docs|applications|quantisation|bazel-test|bench"
+    for target in re.findall(rf"\bmake ({targets})", readme):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
