@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 
-import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from tf_bnfold.errors import ConverterError, FoldError
 from tf_bnfold.flatbuffer import in_order
 from tf_bnfold.formats.convertible import convertible
 from tf_bnfold.formats.custom_ops import has_kernel
+from tf_bnfold.formats.frozen_converter import frozen_converter
 from tf_bnfold.formats.model import Model
 from tf_bnfold.formats.quantisation import FLOAT, Quantisation, configure
 from tf_bnfold.formats.quiet import quiet
@@ -71,9 +71,7 @@ def convert_to_tflite(
 
     def convert(*, lower_lists: bool) -> bytes:
         with quiet():
-            converter = tf.lite.TFLiteConverter.from_saved_model(
-                directory, signature_keys=list(keys), tags=set(model.tags)
-            )
+            converter = frozen_converter(directory, signature_keys=keys, tags=model.tags)
             converter.allow_custom_ops = allow_custom_ops
             configure(converter, quantisation, model, keys, allow_select_tf_ops=allow_select_tf_ops)
             if allow_select_tf_ops:
