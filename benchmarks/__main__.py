@@ -36,11 +36,11 @@ def main(models: str, *groups: str) -> None:
         sys.exit(f"no group {unknown[0]}: there are {', '.join(GROUPS)}")
     for group in groups or GROUPS:
         started = time.monotonic()
-        found: list[Figure] = []
+        found, around = list[Figure](), circumstances()  # as busy as the machine was before
         try:
             found.extend(GROUPS[group](models))
         finally:
-            result = {**circumstances(), "figures": [rounded(figure) for figure in found]}
+            result = {**around, "figures": [rounded(figure) for figure in found]}
             page.write({**page.load(), group: result})
         print(f"{group}: {len(found)} figures in {time.monotonic() - started:.0f} seconds", flush=True)
 

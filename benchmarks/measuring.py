@@ -177,7 +177,7 @@ def alone(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def circumstances() -> dict[str, str]:
-    """Return the date, the versions and the machine, without its name."""
+    """Return the date, the versions and the machine, without its name: what it is, and how busy it is."""
     versions = {"tf_bnfold": tf_bnfold.__version__, "Python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -185,7 +185,8 @@ def circumstances() -> dict[str, str]:
     return {
         "date": datetime.date.today().isoformat(),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {_memory()} GB, {platform.system()}",
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {_memory()} GB, {platform.system()}, load average "
+        f"{os.getloadavg()[1]:.1f}",
     }
 
 

@@ -232,8 +232,10 @@ def page(results: Results) -> str:
         "<!-- Written by `make bench`; change benchmarks/ instead. -->",
         "# Benchmarks",
         "`make bench` writes this page, [the figures](benchmarks.json) and the summary in [README](../README.md); "
-        "`make bench BENCH=latency` measures one group again. Each cell has the median, in brackets the least and the "
-        "largest where there were several runs, and in bold the ratio to the column that the section names. "
+        "`make bench BENCH=latency` measures one group again. A load average above zero tells that other programs ran "
+        "too: CPU times and ratios can be trusted more than wall times then. Each cell has the median, in brackets "
+        "the least and the largest where there were several runs, and in bold the ratio to the column that the "
+        "section names. "
         "[Where the time goes](profile.md) reads the profiles.",
     ]
     for group, (title, about) in ABOUT.items():
