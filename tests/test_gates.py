@@ -80,7 +80,9 @@ def test_every_gate_is_in_make_test(pytestconfig):
         "mypy",
         "pytest -n 2 --dist loadfile --cov --cov-report=term",
     ]
-    assert "make test bazel-test\n" in (pytestconfig.rootpath / ".ci" / "run").read_text(encoding="utf-8")
+    run = (pytestconfig.rootpath / ".ci" / "run").read_text(encoding="utf-8")
+    assert run.endswith("\nexec make test\n")
+    assert "\n  make bazel-test\n" in run
 
 
 FINDS_A_WRONG_FOLD = "tests/test_algebra.py::test_scales_are_multiplied_in_float64"
