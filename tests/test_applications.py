@@ -79,3 +79,18 @@ def test_constants_of_an_onnx_are_counted():
     model = onnx.helper.make_model(graph)
     assert applications.count_affine_onnx(model, applications.ONNX_SCALES) == 2
     assert applications.count_affine_onnx(model, applications.ONNX_OFFSETS) == 1
+
+
+def rows(path) -> dict[str, list[str]]:
+    """The cells of each row of a page's tables, by the first one."""
+    lines = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| "))
+    return {cells[0]: cells for cells in ([cell.strip() for cell in line[1:-1].split("|")] for line in lines)}
+
+
+def test_the_readme_has_the_figures_of_the_page(pytestconfig):
+    page, readme = (rows(pytestconfig.rootpath / name) for name in ("docs/applications.md", "README.md"))
+    shown = readme.keys() & page.keys() - {"model"}
+    assert len(shown) == 6
+    for name in shown:
+        model, norms, stock, _, _, ours, _, _, theirs, _, _, both, *_ = page[name]
+        assert readme[name] == [model, norms, stock, ours, theirs, both]
