@@ -353,3 +353,12 @@ def test_inputs_and_outputs_keep_the_order_in_which_they_are_given(quantize, tmp
     }
     graph = onnx.load(onnx_file).graph
     assert [value.name for value in (*graph.input, *graph.output)] == ["zebra", "apple", "zoo", "bar"]
+
+
+def test_the_size_counted_node_by_node_is_that_of_the_whole(graph_def):
+    whole = graph_pb2.GraphDef()
+    whole.CopyFrom(graph_def)
+    whole.library.function.add().signature.name = "function"
+    for length in (0, 1, 120, 127, 128, 16_380, 16_384, 2_097_152):  # where the length takes a byte more
+        whole.node.add(name="x" * length)
+    assert graph_file.byte_size(whole) == len(whole.SerializeToString())
