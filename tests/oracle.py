@@ -113,7 +113,7 @@ def _layout(node: node_def_pb2.NodeDef) -> str:
 def _last(x: tf.Tensor, layout: str) -> tf.Tensor:
     if not layout.startswith("NC"):
         return x
-    rank = x.shape.rank
+    rank = x.shape.rank or len(layout)
     return tf.transpose(x, [0, *range(2, rank), 1])
 
 
@@ -147,7 +147,7 @@ def _conv(node: node_def_pb2.NodeDef, inputs: list[tf.Tensor]) -> tf.Tensor:
             for c in range(channels)
         ]
         return _back(tf.concat(parts, -1), layout)
-    groups = x.shape[-1] // w.shape[-2]
+    groups = (x.shape[-1] or w.shape[-2]) // w.shape[-2]
     convolve = tf.nn.conv3d if dims == 3 else tf.nn.conv2d
     steps = [1, *strides, 1] if dims == 3 else strides
     pieces = [

@@ -128,7 +128,7 @@ def replace(scene: Scene, site: Site, affine: Affine, *, changes_value: bool) ->
         dtype = attributes.dtype(output)
         constant = graph.constant(
             f"{output.name}/{'scale' if op == 'Mul' else 'offset'}",
-            _shaped(scene, source, site.axis, vector),
+            _shaped(scene, Tensor(output, 0), site.axis, vector),
             dtype,
             output,
             like=_operand(site),
@@ -257,10 +257,11 @@ def _set_fill(scene: Scene, edit: SetFill) -> None:
 
 
 def _shaped(scene: Scene, like: Tensor, axis: int | None, vector: Vector) -> Array:
-    """The vector in the shape that broadcasts it along the axis of a value."""
+    """The vector in the shape that broadcasts it along the axis of a value, whose rank is known where it has one."""
+    if axis is None:
+        return vector.reshape(())
     rank = scene.view.shapes.rank(like)
-    if axis is None or rank is None:
-        return vector.reshape(()) if vector.size == 1 else vector
+    assert rank is not None, like.node.name
     return vector.reshape((-1,) + (1,) * (rank - 1 - axis))
 
 

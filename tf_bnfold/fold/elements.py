@@ -200,8 +200,7 @@ def _placed(view: View, node: Node, data: Tensor, constant: Tensor) -> _Place | 
     sizes = [d for d in shape if d is not None]
     wide = [axis for axis, size in enumerate(sizes) if size != 1]
     rank = view.shapes.rank(data)
-    needs_no_rank = not wide and len(sizes) < 2
-    if rank is None and not needs_no_rank:
+    if rank is None and sizes:
         return Refusal(Reason.UNKNOWN_SHAPE, node.name)
     shift = 0 if rank is None else rank - len(sizes)
     if shift < 0:

@@ -198,7 +198,9 @@ class Ledger:
 def _with(scalings: _Scalings, key: tuple[str, int], channel: IntArray, scale: Vector) -> _Scalings:
     """The scalings with one more; those of one side and axis are one."""
     if key in scalings:
-        scale = scalings[key][1] * scale
+        known, taken = scalings[key]
+        # A uniform scale needs no channels: where they are not known by the shapes, its index is a guess.
+        channel, scale = (known if scale.size == 1 else channel), taken * scale
     return {**scalings, key: (channel, scale)}
 
 

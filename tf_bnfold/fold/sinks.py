@@ -68,6 +68,8 @@ def sink_of(
     """
     if (unknown := attributes.unknown(node)) is not None:
         return Refusal(Reason.UNKNOWN_ATTRIBUTE, node.name, unknown)
+    if len(node.inputs) < 2:
+        return Refusal(Reason.NO_LAW, node.name, "one operand")
     port = _weights_port(view, node)
     if port is None:
         return _not_constant(node)
@@ -207,9 +209,9 @@ def _conv_transpose(q: _Query) -> Sink | None:
     rank = len(q.shape)
     channel = geometry.channel_axis(q.node, rank)
     group_out, channels_in = q.shape[-2:]
-    channels_out = q.channels_out or q.view.shapes.dim(Tensor(q.node, 0), channel) or group_out
-    groups = channels_out // group_out if group_out and channels_out % group_out == 0 else 0
-    if groups == 0 or channels_in % groups:
+    channels_out = q.channels_out or q.view.shapes.dim(Tensor(q.node, 0), channel)
+    groups = channels_out // group_out if channels_out and group_out and channels_out % group_out == 0 else 0
+    if channels_out is None or groups == 0 or channels_in % groups:
         return None
     in_channel = _along(q.shape, rank - 1)
     out_channel = _along(q.shape, rank - 2) + (in_channel // (channels_in // groups)) * group_out
@@ -284,7 +286,7 @@ def _einsum(q: _Query) -> Sink | None:
     weights, data = operands[q.weights_port], operands[1 - q.weights_port]
     given = [label for label in right if label in weights and label not in data]
     summed = [label for label in weights if label in data and label not in right]
-    if not given or not summed or len(weights) != len(q.shape):
+    if not given or not summed or len(weights) != len(q.shape) or q.view.shapes.rank(Tensor(q.node, 0)) is None:
         return None
     out_label = right[q.axis_out] if q.axis_out is not None and right[q.axis_out] in given else given[-1]
     in_label = data[q.axis_in] if q.axis_in is not None and data[q.axis_in] in summed else summed[-1]

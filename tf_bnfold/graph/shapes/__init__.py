@@ -67,7 +67,7 @@ class Shapes:
             if (constant := _constant_operand(node)) is not None:
                 least = max(least, len(self.of(constant) or ()))
             node = _data(node)
-        known = _RANK_BY_OP.get(node.op)
+        known = _own_rank(node)
         if known is not None and known >= least and tensor.index == 0 and not self._graph.is_fed(node):
             return known
         shape = self.of(tensor)
@@ -175,6 +175,13 @@ class Shapes:
         if elements is None or any(e is None for e in elements.ravel()):
             return None
         return [int(e) for e in elements.ravel()]
+
+
+def _own_rank(node: Node) -> int | None:
+    """The rank that an op's value has whatever it reads, or None."""
+    if node.op == "FusedBatchNormV3":
+        return len(attributes.value(node, "data_format") or "NHWC")
+    return _RANK_BY_OP.get(node.op)
 
 
 def _constant_operand(node: Node) -> Tensor | None:
