@@ -324,6 +324,34 @@ def test_mixed_precision():
     check_fold(mixed, expect=["BiasAdd", "Cast", "Cast", "Conv2D"], rtol=3e-3)
 
 
+def half(scale=1e4, offset=3e4):
+    """A product in half whose affine is beyond it: 65504 is the most that float16 holds."""
+    x = tf.cast(g.dense(g.rows(dtype=tf.float16)), tf.float32)
+    return raw.AddV2(x=raw.Mul(x=x, y=g.numbers(scale)), y=g.numbers(offset), name="bn")
+
+
+def test_what_float16_may_not_hold_stays_in_float32():
+    left = ["AddV2", "Cast", "MatMul", "Mul"]
+    check_fold(half, expect=left, refused={"bn": Reason.DTYPE}, rtol=3e-3)
+    check_fold(lambda: [tf.cast(y := half(), tf.float16), tf.exp(y)], expect=[*left, "Cast", "Exp"], rtol=3e-3)
+    # What float16 holds behind the activation, it might not hold before.
+    check_fold(lambda: tf.cast(tf.sigmoid(half()), tf.float16), expect=[*left, "Cast", "Sigmoid"], rtol=3e-3)
+    check_fold(lambda: tf.cast(half(), tf.float64), expect=[*left, "Cast"], rtol=3e-3)
+    check_fold(lambda: tf.cast(half(), tf.float16), expect=["BiasAdd", "Cast", "Cast", "MatMul"], rtol=3e-3)
+
+
+def test_one_half_of_what_ends_in_float16_may_be_beyond_it():
+    """The scale passes the ReLU and the offset does not: x * 1e4 may be infinite where x * 1e4 - 3e4 is not."""
+
+    def graph():
+        x = tf.nn.relu(g.conv(g.image(dtype=tf.float16)))
+        y = raw.Mul(x=tf.cast(x, tf.float32), y=g.positive(4))
+        y = tf.cast(raw.AddV2(x=y, y=g.const(4)), tf.float16)
+        return g.conv(y, padding="SAME")
+
+    check_fold(graph, statuses=[Status.KEPT], rtol=3e-3)
+
+
 def test_a_cast_that_loses_is_not_crossed():
     """float32 to float16 rounds, and an affine behind it would be rounded otherwise."""
     check_fold(

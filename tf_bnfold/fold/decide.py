@@ -10,6 +10,7 @@ from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.fold import edits
 from tf_bnfold.fold.down import down
 from tf_bnfold.fold.ledger import fits_dtype
+from tf_bnfold.fold.narrow import refuse_narrower
 from tf_bnfold.fold.route import After, Before, Merge, Placed, Route, Scene, Touch
 from tf_bnfold.fold.sites import ALIASES, Site
 from tf_bnfold.fold.up import up
@@ -88,7 +89,8 @@ def _both(raised: Refusal, lowered: Refusal) -> str:
 
 
 def _up(scene: Scene, site: Site, affine: Affine) -> Route | Refusal:
-    return up(scene, Use(site.first.node, site.first.port), Placed(affine.condensed(), site.axis))
+    route = up(scene, Use(site.first.node, site.first.port), Placed(affine.condensed(), site.axis))
+    return route if isinstance(route, Refusal) else refuse_narrower(scene.view.graph, site, affine, route) or route
 
 
 def _down(scene: Scene, site: Site, affine: Affine) -> Route | Refusal:

@@ -46,7 +46,7 @@ def real_div(view: View, node: Node) -> Answer:
 
 
 def cast(view: View, node: Node) -> Answer:
-    """To the same or a wider float type; every axis stays."""
+    """To the same or a wider float type; every axis stays. Up only where readers cast back what may not fit."""
     narrow, wide = attributes.value(node, "SrcT"), attributes.value(node, "DstT")
     widens = {
         ("float16", "float32"),
