@@ -48,6 +48,11 @@ def not_finite():
     return raw.Mul(x=x, y=g.numbers([1e20, 1.0, 1.0, 1.0]), name="bn")
 
 
+def cancellation():
+    x = raw.Sub(x=g.rows(), y=g.numbers([101325.0] * 4))
+    return g.dense(raw.Mul(x=x, y=g.numbers([1 / 20] * 4), name="bn"))
+
+
 def subnormal():
     return raw.Mul(x=g.conv(g.image()), y=g.numbers([1e-39, 1.0, 1.0, 1.0]), name="bn")
 
@@ -165,6 +170,7 @@ def graph_of(reason: Reason) -> Callable[[], object]:
 # These end the way down. A batch norm that can go neither way is listed under what ended the way up, with this as its
 # detail.
 ONLY_DOWN = {Reason.GRAPH_OUTPUT, Reason.NEEDS_UNIT_SCALE, Reason.ZERO_PADDING, Reason.MIXED_BRANCHES, Reason.NO_READER}
+ONLY_DOWN |= {Reason.CANCELLATION}
 
 # What the user wants in these.
 WISHES = {Reason.KEPT_BY_USER: {"keep": "bn"}, Reason.SHARED_WEIGHTS: {"shared_weights": "keep"}}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import graphs as g
 import numpy as np
-import pytest
 import tensorflow as tf
 from checker import build, check_fold, feeds_of, run
 

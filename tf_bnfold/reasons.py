@@ -62,6 +62,11 @@ class Reason(enum.Enum):
         "Conv2D(weights of 1e20) -> Mul(1e20)",
         "look at the weights and gamma: one of them is far too large, or is not finite itself",
     )
+    CANCELLATION = (
+        "an offset above 1000 that goes into a linear op, or another offset, would cost digits",
+        "input -> (x - 101325) / 20 -> MatMul",
+        "leave it, as x - mean is exact there; or take the mean off the data before the model",
+    )
     SUBNORMAL = (
         "a folded constant would lose its precision to subnormal numbers",
         "Conv2D -> Mul(1e-39)",

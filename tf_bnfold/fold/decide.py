@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.fold import edits
 from tf_bnfold.fold.down import down
-from tf_bnfold.fold.ledger import fits_dtype
+from tf_bnfold.fold.ledger import fits_dtype, rounds_well
 from tf_bnfold.fold.narrow import refuse_narrower
 from tf_bnfold.fold.route import After, Before, Merge, Placed, Route, Scene, Touch
 from tf_bnfold.fold.sites import ALIASES, Site
@@ -129,8 +129,11 @@ def _in_halves(scene: Scene, site: Site, refusal: Refusal) -> Decision | None:
         return None
     scale, offset, leading = whole.scale_part(), whole.offset_part(), whole.leading_offset()
 
+    dtype = attributes.dtype(site.output)
+
     def fits(affine: Affine) -> bool:
-        return fits_dtype(affine, attributes.dtype(site.output))
+        is_exact = affine is not leading or rounds_well(leading.offset, whole.scale, dtype)
+        return is_exact and fits_dtype(affine, dtype)
 
     one_op = len(site.elements) == 1 and not site.is_merged
     nothing = Refusal(Reason.NOT_FINITE, site.output.name)

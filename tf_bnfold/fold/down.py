@@ -12,7 +12,7 @@ from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.fold import laws, sinks, transfer
 from tf_bnfold.fold.bias import bias_behind
 from tf_bnfold.fold.elements import Element
-from tf_bnfold.fold.ledger import fits_dtype, unfit_constant
+from tf_bnfold.fold.ledger import cancels, fits_dtype, unfit_constant
 from tf_bnfold.fold.route import MOST_STEPS, Before, Merge, Placed, Route, Scene, Touch
 from tf_bnfold.fold.sites import Site
 from tf_bnfold.graph import attributes
@@ -126,7 +126,8 @@ class _Down:
         bias = None
         if not affine.has_zero_offset:
             added = self.scene.ledger.bias_of(sink, affine)
-            if (refusal := unfit_constant(added, attributes.dtype(node), node.name)) is not None:
+            refusal = unfit_constant(added, attributes.dtype(node), node.name) or cancels(affine, node.name)
+            if refusal is not None:
                 return refusal
             bias = bias_behind(self.scene, sink, added)
         self.route.append(Before(sink, affine, bias))
@@ -145,6 +146,9 @@ class _Down:
         merged = placed.affine.then(site.affine)
         if not fits_dtype(merged, attributes.dtype(site.output)):
             return Refusal(Reason.NOT_FINITE, site.output.name)
+        for each in (placed.affine, merged):
+            if (refusal := cancels(each, site.output.name)) is not None:
+                return refusal
         if self.joined and _ops(merged) > len(site.elements):
             return Refusal(Reason.MIXED_BRANCHES, site.output.name, "they would get one op more")
         self.route.append(Merge(site, placed))

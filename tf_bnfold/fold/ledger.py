@@ -6,6 +6,7 @@ import functools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +24,10 @@ from tf_bnfold.reasons import Reason, Refusal
 
 # By side ("before" or "after") and channel axis: the channel of each weight and the scale of each channel.
 _Scalings = Mapping[tuple[str, int], tuple[IntArray, Vector]]
+
+
+# An offset that is larger, where what is normalised is about 1, costs a linear op that takes it so many roundings.
+LARGEST_OFFSET = 1e3
 
 
 class Ledger:
@@ -225,6 +230,25 @@ def fits_dtype(affine: Affine, dtype: int) -> bool:
     _, smallest = attributes.float_limits(dtype)
     vanishes = ((affine.scale != 0) & (np.abs(affine.scale) < smallest)).any()
     return not vanishes and all(unfit(peak, dtype, "") is None for peak in (affine.peak_scale, affine.peak_offset))
+
+
+def cancels(affine: Affine, name: str) -> Refusal | None:
+    """Why an affine before an op may not be taken apart, or None when it may.
+
+    `w * (s * x + o)` rounds at the magnitude of its result, and `(w * s) * x + w * o` at that of its offset: where data
+    is normalised, so that the result is about 1, the error grows by |o|, which is mean / deviation.
+    """
+    offsets = np.where(affine.scale == 0, 0.0, affine.offset)
+    return Refusal(Reason.CANCELLATION, name) if peak(offsets) > LARGEST_OFFSET else None
+
+
+def rounds_well(vector: Vector, scale: Vector, dtype: int) -> bool:
+    """Whether an offset in front of a scale is off by no more than an offset may be that goes into an op."""
+    info = attributes.numpy_dtype(dtype)
+    epsilon = float(ml_dtypes.finfo(info).eps)  # type: ignore[no-untyped-call]
+    with np.errstate(all="ignore"):
+        error = np.abs(vector.astype(info).astype(np.float64) - vector) * np.abs(scale)
+    return bool((error <= LARGEST_OFFSET * epsilon / 2).all())
 
 
 def _unfit(peaks: Vector, scale: Vector, node: Node) -> Refusal | None:

@@ -1,7 +1,8 @@
 """A value that a wide dtype holds goes back through a Cast only where the narrow one is to hold it anyway.
 
-float32 holds 1e5 and float16 does not. So an affine that is computed in float32, behind a Cast from float16, goes into a
-float16 op only where all that reads it casts it to float16, as Keras' mixed_float16 does: Conv2D - Cast - Mul - Add - Cast.
+float32 holds 1e5 and float16 does not. So an affine that is computed in float32, behind a Cast from float16, goes into
+a float16 op only where all that reads it casts it to float16, as Keras' mixed_float16 does: Conv2D - Cast - Mul - Add -
+Cast.
 """
 
 from __future__ import annotations
