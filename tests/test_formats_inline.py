@@ -156,6 +156,22 @@ def test_marked_functions_stay_whole(mark):
     np.testing.assert_array_equal(run(after, "call:0", {"x:0": [1.0, 2.0]}), [2, 8])
 
 
+def test_compiled_functions_are_inlined():
+    """jit_compile=True sets _noinline as well, and means only how the body is run; the converter inlines them."""
+    compiled = tf.function(lambda x: tf.add(x, x, name="sum"), jit_compile=True)
+
+    def build():
+        x = tf.compat.v1.placeholder(tf.float32, [2], name="x")
+        tf.negative(compiled(x), name="out")
+
+    before = graph_of(build)
+    assert all(function.attr["_noinline"].b for function in before.library.function)
+    after = inline_calls(before)
+    assert [node.op for node in after.node] == ["Placeholder", "AddV2", "Identity", "Identity", "Neg"]
+    assert not after.library.function
+    np.testing.assert_array_equal(run(after, "out:0", {"x:0": [1.0, 2.0]}), [-2, -4])
+
+
 def test_functions_of_control_flow_stay_functions():
     def build():
         x = tf.compat.v1.placeholder(tf.float32, [2], name="x")

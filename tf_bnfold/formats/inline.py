@@ -41,8 +41,9 @@ def inline_calls(graph_def: GraphDef) -> GraphDef:
     the Identity has control inputs from those, so their order is kept.
 
     A call stays when its function carries a mark that the TFLite converter fuses by (`api_implements`, `_implements`),
-    or `_noinline`, calls itself, has type parameters or control flow of TF1; and when the graph that holds the call has
-    control flow of TF1. Functions that While, If and Case name stay functions.
+    or `_noinline` (without jit_compile, which sets it too: the converter inlines such a function), calls itself, has
+    type parameters or control flow of TF1; and when the graph that holds the call has control flow of TF1. Functions
+    that While, If and Case name stay functions.
 
     Args:
       graph_def: A graph with its function library; it is not changed.
@@ -102,11 +103,15 @@ def _bodies(graph_def: GraphDef) -> dict[str, _Body]:
 def _may_be_inlined(function: Any) -> bool:
     if any(mark in function.attr for mark in _FUSED_BY_CONVERTER):
         return False
-    if "_noinline" in function.attr and function.attr["_noinline"].b:
-        return False
+    if _has(function, "_noinline") and not _has(function, "_XlaMustCompile"):
+        return False  # the user asked for it; jit_compile=True sets it too, and says no more than how to run the body
     if function.signature.attr:  # type parameters, which each call would have to fill in
         return False
     return not any(node.op in V1_CONTROL_FLOW for node in function.node_def)
+
+
+def _has(function: Any, mark: str) -> bool:
+    return mark in function.attr and bool(function.attr[mark].b)
 
 
 def _calls_itself(function: Any, calls: Mapping[str, set[str]]) -> bool:
