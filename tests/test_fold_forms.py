@@ -200,6 +200,26 @@ def test_what_counts_as_a_batch_norm(form, kind):
     assert kinds == {kind}
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: raw.Mul(x=x, y=root(3, "rsqrt"), name="bn/last"),
+        lambda x: raw.AddV2(x=raw.Mul(x=x, y=g.signed(3)), y=g.const(3), name="bn/last"),
+        lambda x: raw.Mul(x=raw.Sub(x=x, y=g.const(3)), y=root(3, "pow"), name="bn/last"),
+    ],
+    ids=["root", "affine", "shifted"],
+)
+def test_a_batch_norm_whose_shape_is_unknown_counts_as_one(form):
+    """Of any rank is what it reads; all that stays of it is one batch norm with a reason, not loose affines."""
+
+    def graph():
+        x = form(raw.Placeholder(dtype=tf.float32, shape=None, name="x"))
+        return g.conv(raw.Reshape(tensor=x, shape=[1, 1, 1, 3]), 4, 1)
+
+    (outcome,) = check_fold(graph, refused={"bn/last": Reason.UNKNOWN_SHAPE}).outcomes
+    assert outcome.kind is Kind.BATCH_NORM
+
+
 def test_a_fed_constant_is_no_constant():
     """A session may feed any tensor, a Const, too; what is named as an input is not known."""
 

@@ -85,6 +85,16 @@ def test_a_keras_model_in_hand(library, tmp_path):
     assert report.result.notes[-1].startswith("The original is the SavedModel that Keras exports from the model ")
 
 
+def test_grouped_convolutions_of_keras_3(tmp_path):
+    """Keras calls them in a function of their own, with jit_compile."""
+    image = keras.Input((6, 6, 4), name="image")
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, groups=2)(image)))
+    model = keras.Model(image, keras.layers.BatchNormalization()(keras.layers.Conv2D(6, 3, groups=2)(x)))
+    saved_models.randomise(model)
+    report, _ = folded(model, tmp_path, input_shapes={"image": (2, 6, 6, 4)}, fail_if_unfolded=True)
+    assert len(report.result.outcomes) == 2
+
+
 def a_function(image):
     return {"logits": tf.nn.batch_normalization(tf.nn.conv2d(image, WEIGHTS, 1, "SAME"), 1.0, 2.0, 3.0, 4.0, 1e-3)}
 

@@ -156,9 +156,9 @@ def _binary(view: View, node: Node) -> Element | None:
     placed = _placed(view, node, node.inputs[port], node.inputs[constant_ports[0]])
     if placed is None:
         return None
-    if isinstance(placed, Refusal):
-        return Element(node, port, role, None, Affine.identity(), refusal=placed)
     rooted = role is Role.SCALE and _comes_from_root(node.inputs[constant_ports[0]].node)
+    if isinstance(placed, Refusal):
+        return Element(node, port, role, None, Affine.identity(), rooted=rooted, refusal=placed)
     affine = _affine_of(node.op, role, placed.vector)
     return _checked(Element(node, port, role, placed.axis, affine, placed.is_scalar, rooted))
 

@@ -110,11 +110,12 @@ def _channel_axis(view: View, producer: Node, element: Element) -> int | None:
 
 
 def _link(view: View, elements: dict[Node, Element], element: Element) -> tuple[Element, list[Node]] | None:
-    """The element that alone reads this one's value, and the aliases between the two."""
+    """The element that alone reads this one's value, and the aliases between the two.
+
+    One that is refused goes with others that are refused, so that a batch norm in several ops still is one.
+    """
     aliases: list[Node] = []
     node = element.node
-    if element.refusal is not None:
-        return None
     while True:
         readers = view.graph.uses(Tensor(node, 0))
         if len(readers) != 1 or view.graph.is_fetched(node):
@@ -122,7 +123,7 @@ def _link(view: View, elements: dict[Node, Element], element: Element) -> tuple[
         use = readers[0]
         following = elements.get(use.node)
         if following is not None:
-            fits = following.port == use.port and following.refusal is None
+            fits = following.port == use.port and (following.refusal is None) == (element.refusal is None)
             same_axis = following.axis == element.axis or None in (following.axis, element.axis)
             return (following, aliases) if fits and same_axis else None
         if use.node.op not in ALIASES:
