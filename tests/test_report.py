@@ -11,7 +11,9 @@ import pytest
 from tf_bnfold.gpu import GpuCompatibility, Leaving, Operator
 from tf_bnfold.outcome import Copied, Kind, Outcome, Status
 from tf_bnfold.reasons import Reason, Refusal
-from tf_bnfold.report import Explanation, Measurement, OutputQuality, Report, Result, Run, Sink, Size
+from tf_bnfold.report import Explanation, Measurement, Omission, OutputQuality, Report, Result, Run, Sink, Size
+
+NOISE = (Omission("random or stateful", 1, "noise:0"),)
 
 FOLDED = Outcome("bn1", ("bn1",), "FusedBatchNormV3", Kind.BATCH_NORM, 8, Status.UP, ("conv1",), ("relu",))
 PARTLY = Outcome(
@@ -44,7 +46,7 @@ REPORT = Report(
         seconds={"load": 1.23456},
         measurements=(
             Measurement(
-                "folded graph with SavedModel", True, 4, 3, 1, 1e-7, 1e-3, "out:0", {"argmax:0": 0.25}, "", QUALITY
+                "folded graph with SavedModel", True, 4, 3, NOISE, 1e-7, 1e-3, "out:0", {"argmax:0": 0.25}, "", QUALITY
             ),
             Measurement(".tflite with folded graph", False, note="it can't run here"),
         ),
@@ -129,6 +131,7 @@ def test_run_says_how_it_was_got():
         "tensors": 4,
         "samples": 3,
         "skipped": 1,
+        "left_out": [{"reason": "random or stateful", "count": 1, "first": "noise:0"}],
         "error": 1e-7,
         "limit": 1e-3,
         "worst": "out:0",

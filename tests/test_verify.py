@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 
@@ -19,7 +20,7 @@ from tf_bnfold.formats.tflite import convert_to_tflite
 from tf_bnfold.verify.inner import _batches, _thinned
 from tf_bnfold.verify.nature import changeable_nodes, coarsest_dtype, conditional_tensors, deciding_nodes
 from tf_bnfold.verify.samples import make_samples
-from tf_bnfold.verify.values import Comparison, Difference, NotVerified, difference, limit_for
+from tf_bnfold.verify.values import Comparison, Difference, LeftOut, NotVerified, difference, limit_for
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +209,39 @@ def test_infinities_of_the_original_do_not_fail(folder):
     verify.require_verified((outputs, inner))
 
 
+def test_what_is_nan_on_most_inputs_is_compared_on_positive_ones(folder):
+    weights = tf.Variable(np.random.default_rng(0).random((27, 4)).astype(np.float32))
+    path = saved_models.saved(
+        str(folder / "nan_below_zero"),
+        lambda x: {"y": tf.matmul(tf.math.log(x), weights)},
+        tf.TensorSpec([8, 27], name="x"),
+        variables=[weights],
+    )
+    outputs, _ = compare(path, lambda frozen: altered(frozen, constant_of(frozen, "MatMul"), lambda value: -3 * value))
+    assert outputs.failed == ("serving_default: y",)
+    verify.require_verified(compare(path, lambda frozen: frozen))
+
+
+def test_an_output_without_numbers_does_not_count_as_verified(folder, tmp_path):
+    def call(x):
+        return {"y": tf.math.log(-1.0 - x * x), "z": 2.0 * x}
+
+    path = saved_models.saved(str(folder / "nan"), call, tf.TensorSpec([8], name="x"))
+    outputs, inner = compare(path, lambda frozen: frozen)
+    assert outputs.left_out == {"serving_default: y": LeftOut.NOT_FINITE}
+    assert list(outputs.tensors) == ["serving_default: z"]
+    assert LeftOut.NOT_FINITE in inner.left_out.values()
+    alone = saved_models.saved(str(folder / "only_nan"), lambda x: {"y": call(x)["y"]}, tf.TensorSpec([8], name="x"))
+    findings = compare(alone, lambda frozen: frozen)
+    with pytest.raises(VerificationError, match="no value, or less than half, is a number"):
+        verify.require_verified(findings)
+    frozen = load_saved_model(alone)
+    content = convert_to_tflite(frozen, work_dir=str(tmp_path))
+    samples = make_samples(frozen)
+    assert isinstance(verify.verify_tflite(frozen, content, samples), NotVerified)
+    assert isinstance(verify.verify_quantised(frozen, content, samples, floor=10, compared="float"), NotVerified)
+
+
 def test_tables_loops_and_two_signatures(folder):
     paths = [
         saved_models.lookup(str(folder / "lookup"), str(folder / "vocabulary.txt")),
@@ -251,6 +285,92 @@ def test_control_flow_of_tf1(folder):
     outputs, _ = compare(path, lambda frozen: frozen)
     assert outputs.samples == 3
     assert not outputs.failed
+
+
+@contextlib.contextmanager
+def tf1_graph():
+    """A session in which loops are those of TF1."""
+    v1 = tf.compat.v1
+    v1.disable_control_flow_v2()
+    try:
+        with tf.Graph().as_default(), v1.Session() as session:
+            yield v1, session
+    finally:
+        v1.enable_control_flow_v2()
+
+
+def saved_detector(path: str) -> str:
+    """A loop over the images before a MatMul, and behind it a step that decides."""
+    with tf1_graph() as (v1, session):
+        x = v1.placeholder(tf.float32, [2, 5, 4], name="x")
+        scaled = tf.reshape(tf.map_fn(lambda image: image / 2.0, x), [10, 4])
+        boxes = tf.matmul(scaled, np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32))
+        best = tf.image.non_max_suppression(boxes[:, :4], boxes[:, 4], 3)
+        v1.saved_model.simple_save(session, path, {"x": x}, {"boxes": tf.gather(boxes, best)})
+    return path
+
+
+def test_a_wrong_fold_behind_a_loop_of_tf1_and_before_a_decision_is_found(folder):
+    path = saved_detector(str(folder / "detector"))
+    verify.require_verified(compare(path, lambda frozen: frozen))
+    outputs, inner = compare(path, lambda frozen: altered(frozen, constant_of(frozen, "MatMul"), lambda value: -value))
+    assert inner.failed[0] == "MatMul:0"
+    assert any(reason is LeftOut.CONTROL_FLOW for reason in inner.left_out.values())
+    with pytest.raises(VerificationError, match="first MatMul:0"):
+        verify.require_verified((outputs, inner))
+
+
+def saved_branch_in_loop(path: str) -> str:
+    with tf1_graph() as (v1, session):
+        x = v1.placeholder(tf.float32, [3], name="x")
+        weights = tf.constant([1.0, 2.0, 3.0], name="weights")
+
+        def body(step, value):
+            return step + 1, tf.where(value * weights > 0.1, value + 1.0, value)
+
+        y = v1.while_loop(lambda step, _: step < 3, body, [0, x])[1]
+        v1.saved_model.simple_save(session, path, {"x": x}, {"y": y})
+    return path
+
+
+def test_what_differs_behind_a_decision_that_can_not_be_watched_does_not_count_as_verified(folder):
+    path = saved_branch_in_loop(str(folder / "branch_in_loop"))
+    verify.require_verified(compare(path, lambda frozen: frozen))
+    findings = compare(path, lambda frozen: altered(frozen, "weights", lambda value: -value))
+    with pytest.raises(VerificationError, match=r"not verified, .*behind a discontinuous op whose inputs could not"):
+        verify.require_verified(findings)
+
+
+def test_a_tip_in_a_loop_that_the_fold_left_alone_is_told(folder):
+    """What enters the loop is right to rounding, and the loop is the same in both graphs."""
+    path = str(folder / "tip_in_loop")
+    with tf1_graph() as (v1, session):
+        x = v1.placeholder(tf.float32, [3], name="x")
+        scaled = tf.multiply(x, tf.constant([1.0, 1.0, 1.0], name="weights"), name="scaled")
+        body = lambda step, value: (step + 1, tf.where(value > 0.5, value + 1.0, value))  # noqa: E731
+        y = v1.while_loop(lambda step, _: step < 1, body, [0, scaled])[1]
+        v1.saved_model.simple_save(session, path, {"x": x}, {"y": y})
+    frozen = load_saved_model(path)
+    folded = altered(frozen, "weights", lambda value: value * np.float32(1 + 1e-6))
+    samples = {"serving_default": ({"x": np.array([0.5, 0.2, 2.0], np.float32)},)}
+    outputs, inner = verify.verify_saved_model(path, frozen.tags, frozen, folded, samples)
+    verify.require_verified((outputs, inner))
+    assert outputs.differing == {"serving_default: y": pytest.approx(1 / 3)}
+
+
+def test_an_input_behind_other_ops_is_fed_and_what_is_before_it_not_run(folder):
+    v1 = tf.compat.v1
+    path = str(folder / "inner_input")
+    with tf.Graph().as_default(), v1.Session() as session:
+        image = tf.identity(tf.nn.relu(v1.placeholder(tf.float32, [2, 3], name="x")), name="image")
+        y = tf.matmul(image, np.eye(3, dtype=np.float32))
+        v1.saved_model.simple_save(session, path, {"image": image}, {"y": y + 1.0})
+    outputs, inner = compare(path, lambda frozen: frozen)
+    verify.require_verified((outputs, inner))
+    assert "MatMul:0" in inner.tensors
+    assert not inner.left_out
+    wrong = compare(path, lambda frozen: altered(frozen, constant_of(frozen, "MatMul"), lambda value: value * 1.05))
+    assert wrong[1].failed[0] == "MatMul:0"
 
 
 # The .tflite
@@ -409,6 +529,27 @@ def test_difference(result, original, error, share):
     assert found.error == pytest.approx(error)
     assert found.share == share
     assert found.failed == (error > 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("original", "telling"),
+    [
+        ([1.0], True),
+        ([np.nan, 1.0], True),
+        ([np.nan, np.nan, 1.0], False),
+        ([np.nan], False),
+        ([np.inf, -np.inf], False),
+        ([-np.inf, -np.inf, -np.inf, 1.0], True),  # a mask
+        ([1], True),
+        ([], True),
+    ],
+)
+def test_a_tensor_without_numbers_says_nothing(original, telling):
+    found = difference(np.array(original), np.array(original), 1e-3)
+    assert found.left_out is (None if telling else LeftOut.NOT_FINITE)
+    judged = difference(np.array([1.0]), np.array([1.0]), 1e-3)
+    assert found.with_run(judged).left_out is judged.with_run(found).left_out is None
+    assert found.unwatched().with_run(judged).left_out is LeftOut.UNWATCHED
 
 
 def test_limits_follow_the_dtype():

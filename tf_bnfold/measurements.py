@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tf_bnfold import verify
-from tf_bnfold.report import Measurement, OutputQuality
+from tf_bnfold.report import Measurement, Omission, OutputQuality
+from tf_bnfold.verify.values import LeftOut
 
 Finding = verify.Comparison | verify.QuantisedComparison | verify.NotVerified
 
@@ -18,7 +21,7 @@ def measurement(finding: Finding) -> Measurement:
             verified=not finding.failed,
             tensors=len(finding.outputs),
             samples=finding.samples,
-            skipped=finding.skipped,
+            left_out=_omissions(finding.left_out),
             differing={name: quality.share for name, quality in finding.outputs.items() if quality.share},
             quantised=tuple(
                 OutputQuality(name, quality.error, quality.sqnr, quality.top1, quality.floor)
@@ -30,10 +33,18 @@ def measurement(finding: Finding) -> Measurement:
         verified=not finding.failed,
         tensors=len(finding.tensors),
         samples=finding.samples,
-        skipped=finding.skipped,
+        left_out=_omissions(finding.left_out),
         error=finding.error,
         limit=finding.limit,
         worst=finding.worst,
         differing=finding.differing,
         errors={name: each.error for name, each in finding.tensors.items() if each.error is not None},
     )
+
+
+def _omissions(left_out: Mapping[str, LeftOut]) -> tuple[Omission, ...]:
+    """Group what was left out by the reason, in the order in which the reasons come first."""
+    names: dict[LeftOut, list[str]] = {}
+    for name, reason in left_out.items():
+        names.setdefault(reason, []).append(name)
+    return tuple(Omission(reason.value, len(each), each[0]) for reason, each in names.items())

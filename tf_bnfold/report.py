@@ -78,6 +78,21 @@ class OutputQuality:
 
 
 @dataclasses.dataclass(frozen=True)
+class Omission:
+    """Tensors that a comparison left out for one reason.
+
+    Attributes:
+      reason: Why; it completes "not compared: ...".
+      count: How many.
+      first: The first one's name.
+    """
+
+    reason: str
+    count: int
+    first: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Measurement:
     """What one comparison of verification found.
 
@@ -86,7 +101,7 @@ class Measurement:
       verified: Whether it ran and stayed below the limit.
       tensors: Number of tensors that were compared.
       samples: Number of runs.
-      skipped: Number of tensors that were not compared, because they are random, stateful or too large.
+      left_out: Which tensors were not compared, and why.
       error: max|a-b| / max|b| of the worst tensor; None when nothing was compared.
       limit: The error that is accepted for it.
       worst: Its name, "" for none.
@@ -100,7 +115,7 @@ class Measurement:
     verified: bool
     tensors: int = 0
     samples: int = 0
-    skipped: int = 0
+    left_out: tuple[Omission, ...] = ()
     error: float | None = None
     limit: float | None = None
     worst: str = ""
@@ -108,6 +123,11 @@ class Measurement:
     note: str = ""
     quantised: tuple[OutputQuality, ...] = ()
     errors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def skipped(self) -> int:
+        """Number of tensors that were not compared."""
+        return sum(each.count for each in self.left_out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +274,9 @@ def _leaving(op: Leaving) -> dict[str, Any]:
 
 def _measurement(measurement: Measurement) -> dict[str, Any]:
     quantised = [dataclasses.asdict(output) for output in measurement.quantised]
-    fields = dataclasses.asdict(dataclasses.replace(measurement, errors={})) | {"quantised": quantised}
+    left_out = [dataclasses.asdict(each) for each in measurement.left_out]
+    fields = dataclasses.asdict(dataclasses.replace(measurement, errors={}))
+    fields |= {"quantised": quantised, "left_out": left_out, "skipped": measurement.skipped}
     return {name: value for name, value in fields.items() if name != "errors"}
 
 

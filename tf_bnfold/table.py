@@ -189,6 +189,8 @@ def _comparison(measurement: Measurement) -> str:
     text = measurement.compared
     if measurement.error == 0:
         text += ": no difference"
+    elif measurement.verified and not measurement.tensors:
+        text += ": nothing to compare"
     elif measurement.error is not None:
         judged = f"{'within' if measurement.verified else 'ABOVE'} the limit {measurement.limit:.0e}"
         text += f": largest error {measurement.error:.1e} at {measurement.worst}, {judged}"
@@ -197,8 +199,9 @@ def _comparison(measurement: Measurement) -> str:
     if measurement.differing:
         share = max(measurement.differing.values())
         text += f"; behind discontinuous ops up to {share:.2%} of the elements differ"
-    if measurement.skipped:
-        text += f"; {measurement.skipped} random, stateful or too large ones not compared"
+    for each in measurement.left_out:
+        names = each.first if each.count == 1 else f"{each.first} and {each.count - 1} more"
+        text += f"; not compared: {names} ({each.reason})"
     return f"{text}; {measurement.note}" if measurement.note else text
 
 

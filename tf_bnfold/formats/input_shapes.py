@@ -79,7 +79,7 @@ def with_placeholder_shapes(graph_def: GraphDef, shapes: Mapping[str, TensorShap
             if "_output_shapes" in node.attr:
                 del node.attr["_output_shapes"]
     for node in result.node:
-        if node.name in shapes:
+        if node.name in shapes and node.op.startswith("Placeholder"):
             node.attr["shape"].shape.CopyFrom(shapes[node.name])
     return result
 

@@ -10,11 +10,19 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import tensor_util
 
-from tf_bnfold.formats.model import GraphDef, Model, SignatureDef, node_name
-from tf_bnfold.formats.prune import pruned
-from tf_bnfold.verify.nature import Reach, changeable_nodes, coarsest_dtype, conditional_tensors, deciding_nodes, reach
+from tf_bnfold.formats.model import GraphDef, Model, SignatureDef, node_name, tensor_names
+from tf_bnfold.formats.prune import called_functions, pruned
+from tf_bnfold.verify.nature import (
+    NOWHERE,
+    Reach,
+    changeable_nodes,
+    coarsest_dtype,
+    conditional_tensors,
+    deciding_nodes,
+    reach,
+)
 from tf_bnfold.verify.session import Runner, fetches_of
-from tf_bnfold.verify.values import Array, Difference, difference, limit_for
+from tf_bnfold.verify.values import Array, Difference, LeftOut, difference, limit_for
 
 _MOST_BYTES = 2**28  # of the values that are held of one graph at a time; a larger tensor is skipped
 _UNKNOWN_BYTES = 2**20  # what a tensor of unknown shape is counted as
@@ -30,27 +38,32 @@ class Plan:
     """What to compare for one signature, and what is known of these tensors beforehand.
 
     Attributes:
-      graph_def: What the signature needs of the frozen graph.
+      graph_def: What the signature computes of the frozen graph.
+      altered: Nodes of it that the folded graph does not have, or not with the same inputs and attributes.
       batches: Tensors to fetch together.
       limit: Tells the error to accept of a tensor.
       deciding: Nodes that are not continuous.
       unrepeatable: What depends on chance or state.
-      skipped: Number of tensors with surviving names that are not compared.
+      left_out: Why a tensor with a surviving name is not compared.
     """
 
     graph_def: GraphDef
+    altered: frozenset[str]
     batches: tuple[tuple[str, ...], ...]
     limit: Callable[[str], float]
     deciding: frozenset[str]
     unrepeatable: Reach
-    skipped: int
+    left_out: Mapping[str, LeftOut]
 
 
-def make_plan(model: Model, signature: SignatureDef, frozen: Runner, folded: Runner | None, rtol: float) -> Plan:
+def make_plan(
+    model: Model, result: Model, signature: SignatureDef, frozen: Runner, folded: Runner | None, rtol: float
+) -> Plan:
     """Find the tensors to compare.
 
     Args:
       model: The model before folding.
+      result: The model after folding.
       signature: The signature whose part of the graph is compared.
       frozen: A session over the graph before folding, in which the shapes of the inputs are known.
       folded: A session over the graph after folding; None if there can be none, and so nothing to compare.
@@ -59,25 +72,60 @@ def make_plan(model: Model, signature: SignatureDef, frozen: Runner, folded: Run
     Returns:
       The plan.
     """
-    graph_def = pruned(model.graph_def, fetches_of(signature).values())
+    graph_def = _computed(model.graph_def, signature)
     deciding = deciding_nodes(graph_def)
     unrepeatable = reach(graph_def, changeable_nodes(graph_def))
     tensors = _survivors(graph_def, frozen, folded) if folded else {}
     conditional = conditional_tensors(graph_def)
-    wanted = [
-        name
+    left_out = {
+        name: reason
         for name, size in tensors.items()
-        if name not in unrepeatable and name not in conditional and size <= _MOST_BYTES
-    ]
+        for reason, holds in (
+            (LeftOut.UNREPEATABLE, name in unrepeatable),
+            (LeftOut.CONTROL_FLOW, name in conditional),
+            (LeftOut.TOO_LARGE, size > _MOST_BYTES),
+        )
+        if holds
+    }
+    wanted = [name for name in tensors if name not in left_out]
     wanted = _thinned(wanted, deciding, most=max(_FEWEST, _MOST_LOOKUPS // (len(graph_def.node) + 1)))
     coarsest = coarsest_dtype(graph_def)
     return Plan(
         graph_def=graph_def,
+        altered=_altered(graph_def, result.graph_def),
         batches=tuple(_batches({name: tensors[name] for name in wanted})),
         limit=lambda tensor: limit_for(coarsest(tensor).as_numpy_dtype, rtol),
         deciding=deciding,
         unrepeatable=unrepeatable,
-        skipped=len(tensors) - len(wanted),
+        left_out=dict.fromkeys(tensors.keys() - wanted, LeftOut.TOO_LARGE) | left_out,
+    )
+
+
+def _computed(graph_def: GraphDef, signature: SignatureDef) -> GraphDef:
+    """Copy what the signature computes, without an op whose output it feeds and what only that one needs."""
+    fed = {tensor for info in signature.inputs.values() for tensor in tensor_names(info)}
+    others = {
+        node_name(value) for node in graph_def.node for value in node.input if value.partition(":")[2] not in ("", "0")
+    }
+    result = type(graph_def)()
+    result.CopyFrom(graph_def)
+    for node in result.node:
+        if f"{node.name}:0" in fed and node.name not in others:
+            node.op = "Placeholder"
+            del node.input[:]
+    return pruned(result, fetches_of(signature).values())
+
+
+def _altered(graph_def: GraphDef, folded: GraphDef) -> frozenset[str]:
+    """Name the nodes that the folded graph does not have as they are."""
+    known = {node.name: node for node in folded.node}
+    functions = {function.signature.name: function for function in folded.library.function}
+    same = {each.signature.name for each in graph_def.library.function if functions.get(each.signature.name) == each}
+    return frozenset(
+        node.name
+        for node in graph_def.node
+        if node.op != "Placeholder"
+        and (known.get(node.name) != node or not same.issuperset(called_functions([node], graph_def.library)))
     )
 
 
@@ -120,9 +168,30 @@ def _batches(tensors: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
         yield tuple(batch)
 
 
+@dataclasses.dataclass(frozen=True)
+class Doubt:
+    """What may differ although nothing is wrong.
+
+    Attributes:
+      tipped: What is behind a discontinuous op that decided otherwise on inputs that are right.
+      unwatched: What is behind one of which that is not known.
+    """
+
+    tipped: Reach = NOWHERE
+    unwatched: Reach = NOWHERE
+
+    def judged(self, tensor: str, found: Difference) -> Difference:
+        """Return what a difference of this tensor says: an error, a share that may differ, or nothing."""
+        if not found.share:
+            return found
+        if tensor in self.tipped:
+            return found.told(decided_otherwise=True)
+        return found.unwatched() if tensor in self.unwatched else found.told(decided_otherwise=False)
+
+
 def inner_differences(
     plan: Plan, frozen: Runner, folded: Runner, feeds: Mapping[str, Array]
-) -> tuple[dict[str, Difference], Reach]:
+) -> tuple[dict[str, Difference], Doubt]:
     """Run both graphs and compare.
 
     Args:
@@ -136,15 +205,37 @@ def inner_differences(
       could not be watched.
     """
     found: dict[str, Difference] = {}
+    failed: dict[str, Difference] = {}
     for batch in plan.batches:
-        originals, results = frozen.run(batch, feeds), folded.run(batch, feeds)
-        for name, original, result in zip(batch, originals, results, strict=True):
-            found[name] = difference(result, original, plan.limit(name))
+        try:
+            originals = frozen.run(batch, feeds)
+        except tf.errors.OpError:  # what the outputs need runs, but not all else that leads to a name
+            failed |= {name: Difference(None, 0.0, plan.limit(name), LeftOut.NOT_FETCHED) for name in batch}
+            continue
+        for name, original, result in zip(batch, originals, _results(folded, batch, feeds), strict=True):
+            limit = plan.limit(name)
+            found[name] = Difference(math.inf, 1.0, limit) if result is None else difference(result, original, limit)
+    doubt = _doubt(plan, found)
+    return {name: doubt.judged(name, each) for name, each in found.items()} | failed, doubt
+
+
+def _results(folded: Runner, batch: Sequence[str], feeds: Mapping[str, Array]) -> Sequence[Array | None]:
+    """Run the folded graph, which must compute what the original does: None of each tensor where it can't."""
+    try:
+        return folded.run(batch, feeds)
+    except tf.errors.OpError:
+        return [None] * len(batch)
+
+
+def _doubt(plan: Plan, found: Mapping[str, Difference]) -> Doubt:
     watched = {node_name(name) for name in found}
-    tipped = {node_name(name) for name, each in found.items() if each.share}
-    doubtful = reach(plan.graph_def, plan.deciding & (tipped | (plan.deciding - watched)))
-    marked = {name: each.told(decided_otherwise=name in doubtful) for name, each in found.items()}
-    return marked, doubtful
+    differing = {node_name(name) for name, each in found.items() if each.share}
+    alike = watched - differing - {node_name(name) for name, each in found.items() if each.left_out}
+    unwatched = plan.deciding - watched
+    suspect = reach(plan.graph_def, plan.altered - alike, barred=alike) if unwatched else NOWHERE
+    unknown = {name for name in unwatched if name in suspect}
+    tipped = (plan.deciding & differing) | (unwatched - unknown)
+    return Doubt(reach(plan.graph_def, tipped), reach(plan.graph_def, unknown, barred=alike))
 
 
 def constant_differences(frozen: GraphDef, folded: GraphDef) -> dict[str, Difference]:

@@ -13,7 +13,7 @@ from tf_bnfold.verify.nature import changeable_nodes, coarsest_dtype, deciding_n
 from tf_bnfold.verify.samples import Samples
 from tf_bnfold.verify.session import Inputs, feeds_of, fetches_of, opened
 from tf_bnfold.verify.tally import Tally
-from tf_bnfold.verify.values import Array, Difference, difference, limit_for
+from tf_bnfold.verify.values import Array, Difference, LeftOut, difference, limit_for
 
 
 class Judge:
@@ -29,7 +29,7 @@ class Judge:
     def differences(
         self, name: str, tensor: str, expected: Array, found: Array | None
     ) -> Iterator[tuple[str, Difference]]:
-        """Yield the name and the difference of an output, unless it is random or stateful.
+        """Yield the name and the difference of an output.
 
         Args:
           name: What it is called in the report.
@@ -37,14 +37,16 @@ class Judge:
           expected: Its value in the graph.
           found: Its value in what was converted, None where it is missing.
         """
-        if tensor in self._unrepeatable:
-            return
         limit = limit_for(self._coarsest(tensor).as_numpy_dtype, self._rtol)
         if found is None:
             yield name, Difference(math.inf, 1.0, limit)
             return
         each = difference(found, expected, limit)
         yield name, each.told(decided_otherwise=bool(each.share) and tensor in self._behind_decisions)
+
+    def repeatable(self, fetches: Mapping[str, str]) -> dict[str, str]:
+        """Return the outputs, tensors by name, that are neither random nor stateful."""
+        return {name: tensor for name, tensor in fetches.items() if tensor not in self._unrepeatable}
 
 
 def compare_signature(
@@ -61,7 +63,9 @@ def compare_signature(
       tally: Gets what is found.
     """
     signature = folded.signatures[key]
-    fetches = fetches_of(signature)
+    fetches = judge.repeatable(fetches_of(signature))
+    random = fetches_of(signature).keys() - fetches
+    tally.leave_out(LeftOut.UNREPEATABLE, (f"{key}: {name}" for name in sorted(random)))
     with opened(folded) as graph:
         for inputs in samples[key]:
             try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+import graphlib
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -11,7 +12,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework import op_def_registry
 
 from tf_bnfold.formats.effects import V1_CONTROL_FLOW, VARIABLE_READS, has_effect
-from tf_bnfold.formats.model import GraphDef
+from tf_bnfold.formats.model import GraphDef, node_name
 from tf_bnfold.formats.prune import called_functions, function_names
 
 # Ops that map floats to floats in steps. Ops from floats to integers or booleans are found by their dtypes.
@@ -38,6 +39,10 @@ _FLOATS = frozenset({
     types_pb2.DT_COMPLEX64, types_pb2.DT_COMPLEX128,
 })  # fmt: skip
 _COARSE = {types_pb2.DT_BFLOAT16: tf.bfloat16, types_pb2.DT_HALF: tf.float16}  # the coarser first
+_DEEPER = {
+    "Enter": 1, "RefEnter": 1, "Switch": 1, "RefSwitch": 1, "_SwitchN": 1, "Merge": -1, "RefMerge": -1, "Exit": -2,
+    "RefExit": -2,
+}  # fmt: skip
 _OPAQUE = frozenset({types_pb2.DT_VARIANT, types_pb2.DT_RESOURCE})
 
 
@@ -85,8 +90,27 @@ def _is_changeable(node: Any) -> bool:
 
 
 def conditional_tensors(graph_def: GraphDef) -> Reach:
-    """Find what is in or behind TF1 branches and loops: not each of these tensors has one value in a run."""
-    return reach(graph_def, (node.name for node in graph_def.node if node.op in V1_CONTROL_FLOW))
+    """Find what is inside TF1 branches and loops: not each of these tensors has one value in a run.
+
+    Switch leads into a branch and Merge out of it. A loop is Enter, Merge, Switch, its body and NextIteration back to
+    that Merge, and Exit leads out of both the Switch and the Enter.
+
+    Source: "Implementation of Control Flow in TensorFlow", Yu et al. 2017
+    """
+    if not any(node.op in V1_CONTROL_FLOW for node in graph_def.node):
+        return Reach(frozenset())
+    nodes = {node.name: node for node in graph_def.node}
+    backward = {node.name for node in graph_def.node if node.op in ("NextIteration", "RefNextIteration")}
+    before = {
+        node.name: ({*map(node_name, node.input)} & nodes.keys()) - (backward if "Merge" in node.op else set())
+        for node in graph_def.node
+    }
+    depths: dict[str, int] = {}
+    for name in graphlib.TopologicalSorter(before).static_order():
+        closes_loop = not backward.isdisjoint(map(node_name, nodes[name].input))
+        step = 0 if closes_loop else _DEEPER.get(nodes[name].op, 0)
+        depths[name] = max(0, step + max((depths[each] for each in before[name]), default=0))
+    return Reach(frozenset(name for name, depth in depths.items() if depth))
 
 
 def coarsest_dtype(graph_def: GraphDef) -> Callable[[str], tf.DType]:
@@ -120,8 +144,11 @@ class Reach:
         return node in self.names or f"{node}:{index or 0}" in self.names
 
 
-def reach(graph_def: GraphDef, sources: Iterable[str]) -> Reach:
-    """Find what depends on the values of `sources`, by way of data, and these nodes themselves."""
+NOWHERE = Reach(frozenset())
+
+
+def reach(graph_def: GraphDef, sources: Iterable[str], barred: Collection[str] = frozenset()) -> Reach:
+    """Find these nodes, and what depends on their values by way of data and of no barred node."""
     apart = {node.name for node in graph_def.node if node.op == "IdentityN"}
     readers: dict[str, list[str]] = {}
     for node in graph_def.node:
@@ -134,7 +161,7 @@ def reach(graph_def: GraphDef, sources: Iterable[str]) -> Reach:
     pending = list(found)
     while pending:
         for reader in readers.get(pending.pop(), ()):
-            if reader not in found:
+            if reader not in found and node_name(reader) not in barred:
                 found.add(reader)
                 pending.append(reader)
     return Reach(frozenset(found))

@@ -17,7 +17,7 @@ from tf_bnfold.verify.litert import LiteRT, reason
 from tf_bnfold.verify.nature import changeable_nodes, deciding_nodes, reach
 from tf_bnfold.verify.samples import Samples
 from tf_bnfold.verify.session import feeds_of, fetches_of, opened
-from tf_bnfold.verify.values import Array, NotVerified
+from tf_bnfold.verify.values import Array, LeftOut, NotVerified, is_telling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +55,13 @@ class QuantisedComparison:
       compared: What was compared with what.
       outputs: By `signature: output`.
       samples: Number of runs.
-      skipped: Number of outputs that were not compared, because they are random or stateful.
+      left_out: Why an output was not compared, by name.
     """
 
     compared: str
     outputs: Mapping[str, Quality]
     samples: int
-    skipped: int = 0
+    left_out: Mapping[str, LeftOut] = dataclasses.field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -111,14 +111,17 @@ def verify_quantised(
     unrepeatable = reach(folded.graph_def, changeable_nodes(folded.graph_def))
     undecided = reach(folded.graph_def, deciding_nodes(folded.graph_def))
     sums: dict[str, _Sums] = {}
-    refusal, runs, skipped = "every output is random or stateful", 0, 0
+    left_out: dict[str, LeftOut] = {}
+    refusal, runs = "", 0
     try:
         interpreter = LiteRT(content)
         for key in interpreter.keys:
             interpreter = LiteRT(content) if folded.state else interpreter  # state starts from its initial value
             signature = folded.signatures[key]
             fetches = {name: tensor for name, tensor in fetches_of(signature).items() if tensor not in unrepeatable}
-            skipped += len(fetches_of(signature)) - len(fetches)
+            left_out |= {
+                f"{key}: {name}": LeftOut.UNREPEATABLE for name in fetches_of(signature).keys() - fetches.keys()
+            }
             with opened(folded) as graph:
                 for inputs in samples[key]:
                     try:
@@ -133,9 +136,14 @@ def verify_quantised(
                         judged.add(found.get(name), expected)
     except (RuntimeError, ValueError) as error:
         return NotVerified(compared, f"LiteRT can not run it here: {reason(error)}")
-    if not sums:
-        return NotVerified(compared, refusal)
-    return QuantisedComparison(compared, {name: each.quality() for name, each in sums.items()}, runs, skipped)
+    outputs = {name: judged.quality() for name, judged in sums.items()}
+    silent = [name for name, judged in sums.items() if judged.is_silent]
+    left_out |= {name: LeftOut.NOT_FINITE for name in silent if not outputs[name].failed}
+    compared_ones = {name: quality for name, quality in outputs.items() if name not in left_out}
+    if not compared_ones:
+        reasons = dict.fromkeys(reason.value for reason in left_out.values())
+        return NotVerified(compared, refusal or f"every output is left out: {'; '.join(reasons)}")
+    return QuantisedComparison(compared, compared_ones, runs, left_out)
 
 
 @dataclasses.dataclass
@@ -152,11 +160,13 @@ class _Sums:
     elements: int = 0
     differing: int = 0
     is_float: bool = False
+    is_silent: bool = True  # no run has told anything
 
     def add(self, found: Array | None, expected: Array) -> None:
         """Add a run."""
         self.is_float = expected.dtype.kind in "fc" or expected.dtype.name == "bfloat16"
         self.elements += expected.size
+        self.is_silent = self.is_silent and not is_telling(expected)
         if found is None or found.shape != expected.shape:
             self.largest_noise, self.differing = math.inf, self.differing + expected.size
         elif not self.is_float:

@@ -16,7 +16,7 @@ from tf_bnfold.formats.model import Model, SignatureDef, TensorInfo
 from tf_bnfold.formats.representative import Batches, Source
 from tf_bnfold.verify.media import random_png, random_wav
 from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened
-from tf_bnfold.verify.values import Array, NotVerified
+from tf_bnfold.verify.values import Array, NotVerified, is_telling
 
 Samples = Mapping[str, Iterable[Inputs]]  # by signature key; representative data is read anew each time
 
@@ -99,14 +99,18 @@ def _random(runner: Runner, signature: SignatureDef, seed: int, scales: Sequence
             continue
         tried.add(form)
         try:
-            runner.run(list(fetches_of(signature).values()), feeds_of(signature, inputs))
+            values = runner.run(list(fetches_of(signature).values()), feeds_of(signature, inputs))
         except (tf.errors.ResourceExhaustedError, tf.errors.DeadlineExceededError) as caught:
             return f"it can not run on guessed inputs: {one_line(caught)}"
         except (tf.errors.OpError, ValueError, TypeError) as caught:
             error = error if tried != {form} else f"it can not run on guessed inputs: {one_line(caught)}"
             continue
         random = np.random.default_rng(seed)
-        return tuple(_draw(signature, guess, scale, random) for scale in scales)
+        normal = tuple(_draw(signature, guess, scale, random) for scale in scales)
+        if all(map(is_telling, values)):
+            return normal
+        # What is NaN below zero, as a logarithm, or above one, shows its numbers on inputs from 0 to 1.
+        return normal + tuple(_draw(signature, guess, scale, random, positive=True) for scale in scales)
     return error
 
 
@@ -120,15 +124,21 @@ def _top(value: Array) -> int:
     return int(value.max()) if value.dtype.kind in "iu" and value.size else 0
 
 
-def _draw(signature: SignatureDef, guess: _Guess, scale: float, random: np.random.Generator) -> Inputs:
-    return {name: _array(signature.inputs[name], guess, scale, random) for name in sorted(signature.inputs)}
+def _draw(
+    signature: SignatureDef, guess: _Guess, scale: float, random: np.random.Generator, *, positive: bool = False
+) -> Inputs:
+    return {
+        name: _array(signature.inputs[name], guess, scale, random, positive=positive)
+        for name in sorted(signature.inputs)
+    }
 
 
-def _array(info: TensorInfo, guess: _Guess, scale: float, random: np.random.Generator) -> Array:
+def _array(info: TensorInfo, guess: _Guess, scale: float, random: np.random.Generator, *, positive: bool) -> Array:
     dtype = tf.as_dtype(info.dtype)
     shape = _shape(info, guess)
     if dtype.is_floating or dtype.is_complex:
-        return np.asarray(scale * random.standard_normal(shape)).astype(dtype.as_numpy_dtype)
+        draw = random.random if positive else random.standard_normal
+        return np.asarray(scale * draw(shape)).astype(dtype.as_numpy_dtype)
     if dtype == tf.bool:
         return np.asarray(random.random(shape) < 0.5)
     if dtype == tf.string:

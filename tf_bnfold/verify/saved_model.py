@@ -11,13 +11,12 @@ import tensorflow as tf
 
 from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model, SignatureDef
-from tf_bnfold.verify.inner import Plan, constant_differences, inner_differences, make_plan
-from tf_bnfold.verify.nature import Reach
+from tf_bnfold.verify.inner import Doubt, Plan, constant_differences, inner_differences, make_plan
 from tf_bnfold.verify.original import Original, Run, frozen_graph, saved_model
 from tf_bnfold.verify.samples import Samples
 from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened
 from tf_bnfold.verify.tally import Tally
-from tf_bnfold.verify.values import Array, Comparison, Difference, NotVerified, difference
+from tf_bnfold.verify.values import Array, Comparison, Difference, LeftOut, NotVerified, difference
 
 INNER = "inner tensors with those before folding"
 
@@ -89,7 +88,8 @@ def _verified(
     except (tf.errors.OpError, ValueError, TypeError) as error:
         reason = f"{original.name} can not run here: {one_line(error)}"
         return NotVerified(compared, reason), NotVerified(INNER, reason)
-    return outputs.finding("every output is random or stateful"), inner.finding("no name survives folding")
+    found = outputs.finding()
+    return found, NotVerified(INNER, found.reason) if isinstance(found, NotVerified) else inner.comparison()
 
 
 def _opened_together(folded: Model) -> list[list[tuple[str, ...]]]:
@@ -132,9 +132,10 @@ class _Comparing:
                 folded = None
             # With state every run is a step, so what runs other tensors has a session of its own.
             inner = stack.enter_context(opened(self.folded, feeds)) if folded and self.folded.state else folded
-            plan = make_plan(self.frozen, signature, frozen, folded, rtol)
-            self.inner.skipped += plan.skipped
-            self.outputs.skipped += len(self.keys) * sum(tensor in plan.unrepeatable for tensor in fetches.values())
+            plan = make_plan(self.frozen, self.folded, signature, frozen, folded, rtol)
+            self.inner.left_out.update(plan.left_out)
+            random = [name for name, tensor in fetches.items() if tensor in plan.unrepeatable]
+            self.outputs.leave_out(LeftOut.UNREPEATABLE, (f"{key}: {name}" for key in self.keys for name in random))
             for inputs in samples:
                 self._run_sample(inputs, plan, folded, frozen, inner)
 
@@ -152,14 +153,14 @@ class _Comparing:
         self.outputs.samples += 1
         self.inner.samples += 1
         found: dict[str, Array] = {}
-        doubtful = Reach(frozenset())
+        doubt = Doubt()
         if folded is not None and inner is not None:
             with contextlib.suppress(tf.errors.OpError):  # what the original can take, the folded graph must take
                 found = dict(zip(fetches, folded.run(list(fetches.values()), feeds), strict=True))
-                differences, doubtful = inner_differences(plan, frozen, inner, feeds)
-                self.inner.add(differences)
+            differences, doubt = inner_differences(plan, frozen, inner, feeds)
+            self.inner.add(differences)
         for key in self.keys:
-            self.outputs.add(dict(_differences(key, fetches, expected[key], found, plan, doubtful)))
+            self.outputs.add(dict(_differences(key, fetches, expected[key], found, plan, doubt)))
 
 
 def _differences(
@@ -168,7 +169,7 @@ def _differences(
     expected: Mapping[str, Array],
     found: Mapping[str, Array],
     plan: Plan,
-    doubtful: Reach,
+    doubt: Doubt,
 ) -> Iterator[tuple[str, Difference]]:
     """Yield name and difference of each output that is repeatable; one that is missing differs by infinity."""
     for name, tensor in fetches.items():
@@ -179,4 +180,4 @@ def _differences(
             yield f"{key}: {name}", Difference(math.inf, 1.0, limit)
             continue
         each = difference(found[name], expected[name], limit)
-        yield f"{key}: {name}", each.told(decided_otherwise=tensor in doubtful)
+        yield f"{key}: {name}", doubt.judged(tensor, each)

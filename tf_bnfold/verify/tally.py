@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from tf_bnfold.verify.values import Comparison, Difference, NotVerified
+from tf_bnfold.verify.values import Comparison, Difference, LeftOut, NotVerified
 
 
 @dataclasses.dataclass
@@ -16,14 +16,14 @@ class Tally:
       compared: What is compared with what.
       tensors: The differences by name, in the order in which the names first came.
       samples: Number of runs.
-      skipped: Number of tensors that are not compared.
+      left_out: Why a tensor is not compared, by name.
       refusal: Why a run could not be made, "" as long as all could.
     """
 
     compared: str
     tensors: dict[str, Difference] = dataclasses.field(default_factory=dict)
     samples: int = 0
-    skipped: int = 0
+    left_out: dict[str, LeftOut] = dataclasses.field(default_factory=dict)
     refusal: str = ""
 
     def add(self, differences: Mapping[str, Difference]) -> None:
@@ -32,8 +32,23 @@ class Tally:
             known = self.tensors.get(name)
             self.tensors[name] = known.with_run(difference) if known else difference
 
-    def finding(self, otherwise: str) -> Comparison | NotVerified:
-        """Return what was found; where nothing was compared, the refusal or else `otherwise` says why."""
-        if not self.tensors:
-            return NotVerified(self.compared, self.refusal or otherwise)
-        return Comparison(self.compared, self.tensors, self.samples, self.skipped)
+    def leave_out(self, reason: LeftOut, names: Iterable[str]) -> None:
+        """Say of tensors why they are not compared."""
+        self.left_out.update(dict.fromkeys(names, reason))
+
+    def finding(self) -> Comparison | NotVerified:
+        """Return what was found; where nothing was compared, why."""
+        found = self.comparison()
+        if found.tensors:
+            return found
+        reasons = dict.fromkeys(reason.value for reason in found.left_out.values())
+        return NotVerified(self.compared, self.refusal or f"every output is left out: {'; '.join(reasons)}")
+
+    def comparison(self) -> Comparison:
+        """Return what was found; it may be nothing."""
+        silent = {
+            name: each.left_out for name, each in self.tensors.items() if each.left_out is not None and not each.failed
+        }
+        judged = {name: each for name, each in self.tensors.items() if name not in silent}
+        left_out = {name: reason for name, reason in self.left_out.items() if name not in judged} | silent
+        return Comparison(self.compared, judged, self.samples, left_out)

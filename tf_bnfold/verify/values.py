@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -20,6 +21,17 @@ _ROUNDINGS = 16
 _NOTHING = 1e-30
 
 
+class LeftOut(enum.Enum):
+    """Why a tensor does not count as compared; the value completes "not compared: ..."."""
+
+    UNREPEATABLE = "random or stateful"
+    TOO_LARGE = "too large, or too many"
+    CONTROL_FLOW = "inside a loop or branch of TF1, where a tensor has no one value"
+    NOT_FETCHED = "could not be computed apart from the rest"
+    NOT_FINITE = "no value, or less than half, is a number in the original on these inputs"
+    UNWATCHED = "differs, behind a discontinuous op whose inputs could not be compared"
+
+
 @dataclasses.dataclass(frozen=True)
 class Difference:
     """How far one tensor is from its original.
@@ -29,11 +41,13 @@ class Difference:
         where the error is not to be judged.
       share: Share of the elements that differ: integers at all, floats by more than the limit.
       limit: The error that is accepted.
+      left_out: Why it says nothing of the tensor, None where it does.
     """
 
     error: float | None
     share: float
     limit: float
+    left_out: LeftOut | None = None
 
     @property
     def failed(self) -> bool:
@@ -44,10 +58,17 @@ class Difference:
         """Return what is told of it: the share where a discontinuous op before it decided otherwise, else the error."""
         return dataclasses.replace(self, error=None) if decided_otherwise else dataclasses.replace(self, share=0.0)
 
+    def unwatched(self) -> Difference:
+        """Return it as one that may be a fault as well as a decision of an op that could not be watched."""
+        return dataclasses.replace(self, error=None, left_out=LeftOut.UNWATCHED)
+
     def with_run(self, other: Difference) -> Difference:
-        """Return the worse of two runs, in error and in share."""
+        """Return the worse of two runs, in error and in share; one run that can be judged is enough."""
         errors = [error for error in (self.error, other.error) if error is not None]
-        return Difference(max(errors, default=None), max(self.share, other.share), self.limit)
+        reasons = (self.left_out, other.left_out)
+        both = self.left_out if None not in reasons else None
+        left_out = LeftOut.UNWATCHED if LeftOut.UNWATCHED in reasons else both
+        return Difference(max(errors, default=None), max(self.share, other.share), self.limit, left_out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +79,18 @@ class Comparison:
       compared: What was compared with what.
       tensors: The largest difference by name: `signature: output` for outputs, names of graph tensors for inner ones.
       samples: Number of runs.
-      skipped: Number of tensors that were not compared, because they are random, stateful or too large.
+      left_out: Why a tensor was not compared, by name.
     """
 
     compared: str
     tensors: Mapping[str, Difference]
     samples: int
-    skipped: int = 0
+    left_out: Mapping[str, LeftOut] = dataclasses.field(default_factory=dict)
+
+    @property
+    def skipped(self) -> int:
+        """Number of tensors that were not compared."""
+        return len(self.left_out)
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -182,7 +208,8 @@ def difference(result: Array, original: Array, limit: float) -> Difference:
       limit: The error that is accepted.
 
     Returns:
-      The difference. Shapes that differ are an infinite error.
+      The difference, over the values that are finite in the original. Shapes that differ are an infinite error. It says
+      nothing of a tensor that has no such value, or more NaNs than others.
     """
     if result.shape != original.shape:
         return Difference(math.inf, 1.0, limit)
@@ -198,4 +225,13 @@ def difference(result: Array, original: Array, limit: float) -> Difference:
     with np.errstate(invalid="ignore", over="ignore"):
         distance = np.abs(a - b)
     distance = np.where(finite, np.where(np.isfinite(a), distance, math.inf), 0.0)
-    return Difference(float(distance.max()) / scale, float(np.mean(distance > limit * scale)), limit)
+    left_out = None if is_telling(original) else LeftOut.NOT_FINITE
+    return Difference(float(distance.max()) / scale, float(np.mean(distance > limit * scale)), limit, left_out)
+
+
+def is_telling(value: Array) -> bool:
+    """Tell whether a tensor has numbers to compare: a finite one, and no more NaNs than others."""
+    if not value.size or rounding(value.dtype) == 0.0:
+        return True
+    wide = value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
+    return bool(np.any(np.isfinite(wide)) and np.mean(np.isnan(wide)) <= 0.5)
