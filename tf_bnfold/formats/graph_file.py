@@ -99,13 +99,13 @@ def write_graph_def(graph_def: GraphDef, path: str) -> None:
 
 
 def byte_size(graph_def: GraphDef, what: str = "the graph") -> int:
-    """Return the size of a GraphDef's serialised form, counted node by node: to count it at once would copy all weights.
+    """Return the size of a GraphDef's serialised form, counted node by node: at once would copy all weights.
 
     Raises:
       InputError: If it is larger than a protocol buffer can be, which is where TensorFlow and its converters give up.
     """
     try:
-        size = _rest(graph_def).ByteSize() + sum(_field_size(node.ByteSize()) for node in graph_def.node)
+        size: int = _rest(graph_def).ByteSize() + sum(_field_size(node.ByteSize()) for node in graph_def.node)
     except (message.EncodeError, ValueError) as error:
         raise InputError(_too_large(what)) from error
     if size > MOST_BYTES:
