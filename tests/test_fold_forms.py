@@ -239,6 +239,15 @@ def test_a_fed_value_is_an_input():
         inputs=["cut"],
         refused={"bn": Reason.GRAPH_INPUT},
     )
+    check_fold(
+        lambda: g.offset(tf.identity(g.scale(conv()), name="cut")),
+        inputs=["cut"],
+        expect=["AddV2", "Conv2D"],
+        refused={"offset": Reason.UNKNOWN_SHAPE},
+    )
+    check_fold(lambda: g.bias(tf.identity(conv(), name="cut")), inputs=["cut"], refused={"bias": Reason.UNKNOWN_SHAPE})
+    check_fold(lambda: [g.norm(x := g.image()), tf.identity(x)], inputs=["x"], refused={"bn": Reason.GRAPH_INPUT})
+    check_fold(lambda: [g.norm(x := g.image()), x], refused={"bn": Reason.GRAPH_INPUT})
     check_fold(lambda: g.norm(conv()), inputs=["bn/gamma:0"], refused={"bn": Reason.PARAMETERS_NOT_CONSTANT})
     check_fold(lambda: g.norm(conv()), inputs=["conv"], refused={"bn": Reason.GRAPH_INPUT})
 

@@ -325,6 +325,31 @@ def test_a_batch_norm_behind_v1_control_flow():
     assert folding.graph_def == built.graph_def
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_affines_inside_and_behind_a_condition_of_v1(taken):
+    """Mul and Add need the shape, which goes through Switch and Merge; the fold goes through neither."""
+
+    def graph():
+        x = g.placeholder(None, 5, 5, 3)
+        flag = raw.PlaceholderWithDefault(input=g.numbers(taken, tf.bool), shape=[], name="flag")
+        y = v1_cond(
+            flag,
+            lambda: g.affine(g.conv(x, 4, 1, name="a"), name="inside"),
+            lambda: g.conv(g.affine(tf.tanh(x), name="before"), 4, 1, name="b"),
+        )
+        return tf.identity(g.conv(g.affine(y, name="behind"), 5, 1, name="c"), name="out")
+
+    built = build(graph)
+    folding = fold_graph(built.graph_def, built.outputs)
+    statuses = {outcome.name: outcome.status for outcome in folding.outcomes}
+    assert statuses == {
+        "cond/inside/add": Status.UP,
+        "cond/before/add": Status.DOWN,
+        "behind/add": Status.DOWN,
+    }
+    outputs_agree(built, folding.graph_def)
+
+
 def test_a_v1_loop():
     """A loop's way back is no cycle that breaks the numbering, and new constants stand in the loop's frame."""
 

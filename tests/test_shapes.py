@@ -150,6 +150,48 @@ def test_a_transposed_convolution_of_a_dynamic_size():
     assert known(graph) == (None, None, None, 4)
 
 
+def v1_control_flow(branch, otherwise, step):
+    """A condition and a loop of TF1: Switch and Merge, Enter, NextIteration and Exit."""
+    v1 = tf.compat.v1
+    x = g.placeholder(2, 5, 6, 4)
+    flag = raw.Placeholder(dtype=tf.bool, shape=[], name="flag")
+    v1.disable_control_flow_v2()
+    try:
+        y = v1.cond(flag, lambda: branch(x), lambda: otherwise(x))
+        z = v1.while_loop(
+            lambda i, _: i < 3,
+            lambda i, value: (i + 1, step(value, y)),
+            (0, y),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape(None)),
+        )[1]
+    finally:
+        v1.enable_control_flow_v2()
+    return [tf.identity(y, name="y"), tf.identity(z, name="z")]
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "expected"),
+    [
+        (lambda x: tf.tanh(x), (2, 5, 6, 4)),
+        (lambda x: x[:, 1:], (2, None, 6, 4)),
+        (lambda x: tf.reshape(x, [2, 120]), None),
+        (lambda x: raw.Lgamma(x=x), None),
+    ],
+)
+def test_branches_of_tf1_agree_or_are_unknown(otherwise, expected):
+    def graph():
+        return v1_control_flow(lambda x: x * 2.0, otherwise, lambda value, y: tf.concat([value, y], 0))
+
+    compare(graph)
+    assert known(graph, "y") == expected
+    assert known(graph, "z") is None
+    built = build(graph)
+    view = View.of(built.graph_def, built.outputs)
+    assert view.shapes.of(view.graph.tensor("cond/Merge:1")) == ()
+    invariant = next(n for n in view.graph.nodes.values() if n.op == "Enter" and n.proto.attr["is_constant"].b)
+    assert view.shapes.of(view.graph.tensor(invariant.name)) in (expected, ())
+
+
 @pytest.mark.parametrize(
     "make", [lambda x: raw.Sin(x=x), lambda x: raw.Lgamma(x=x), lambda x: tf.unique(tf.reshape(x, [-1]))[0]]
 )

@@ -151,6 +151,8 @@ def test_any_other_word_is_an_error():
     built = build(with_norms)
     with pytest.raises(FlagError, match="--shared_weights=Keep: give copy or keep"):
         tf_bnfold.fold_graph_def(built.graph_def, options=tf_bnfold.Options(shared_weights="Keep"))
+    with pytest.raises(FlagError, match=r"--keep=\(: not a regular expression: missing \)"):
+        tf_bnfold.fold_graph_def(built.graph_def, options=tf_bnfold.Options(keep="("))
 
 
 def test_the_report_says_what_copies_cost():

@@ -116,3 +116,15 @@ def test_an_einsum_of_unknown_rank_is_left_alone():
     check_fold(graph, refused={})
     built = build(lambda: g.affine(raw.Einsum(inputs=[g.placeholder(2, 3, 4)], equation="abc->acb")))
     assert [o.refusal.reason for o in fold_graph(built.graph_def, built.outputs).outcomes] == [Reason.NO_LAW]
+
+
+def test_shape_arithmetic_that_divides_by_zero_tells_nothing():
+    def graph():
+        zero = raw.FloorDiv(x=tf.constant(4), y=tf.constant(0))
+        x = raw.Reshape(tensor=g.dense(g.rows(), 4), shape=tf.stack([zero, -1, 4]))
+        return raw.AddV2(x=x, y=g.const(4), name="bn")
+
+    built = build(graph)
+    outcome = fold_graph(built.graph_def, built.outputs).outcomes[0]
+    assert outcome.status is Status.KEPT
+    assert outcome.refusal.reason is Reason.UNKNOWN_SHAPE

@@ -18,7 +18,7 @@ from tf_bnfold.errors import FlagError
 from tf_bnfold.flag_groups import GROUPS
 from tf_bnfold.flag_values import input_shapes, input_values, numbers
 from tf_bnfold.gpu import check_gpu_compatibility
-from tf_bnfold.options import SHARED_WEIGHTS, Options, Request
+from tf_bnfold.options import Options, Request, wrong_folding
 from tf_bnfold.quantisation import check_quantisation
 from tf_bnfold.version import __version__
 
@@ -171,12 +171,8 @@ def _check_input(asked: Mapping[str, Any]) -> None:
 
 
 def _check_values(asked: Mapping[str, Any]) -> None:
-    try:
-        re.compile(asked["keep"])
-    except re.error as error:
-        raise FlagError(f"--keep={asked['keep']}: not a regular expression: {error}") from error
-    if asked["shared_weights"] not in SHARED_WEIGHTS:
-        raise FlagError(f"--shared_weights={asked['shared_weights']}: give {' or '.join(SHARED_WEIGHTS)}")
+    if (wrong := wrong_folding(asked["keep"], asked["shared_weights"])) is not None:
+        raise FlagError(wrong)
     if not (math.isfinite(asked["rtol"]) and asked["rtol"] > 0):
         raise FlagError(f"--rtol={asked['rtol']}: give a number above zero, such as {_DEFAULTS.rtol:g}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,3 +109,14 @@ class Request:
     page: str = ""
     explain: tuple[str, ...] = ()
     compare: str = ""
+
+
+def wrong_folding(keep: str, shared_weights: str) -> str | None:
+    """Say what is wrong with the options that the fold itself reads, or None."""
+    try:
+        re.compile(keep)
+    except re.error as error:
+        return f"--keep={keep}: not a regular expression: {error}"
+    if shared_weights not in SHARED_WEIGHTS:
+        return f"--shared_weights={shared_weights}: give {' or '.join(SHARED_WEIGHTS)}"
+    return None

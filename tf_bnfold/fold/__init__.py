@@ -23,7 +23,7 @@ from tf_bnfold.graph.export import to_graph_def
 from tf_bnfold.graph.graph import Node
 from tf_bnfold.graph.reads import read_arguments
 from tf_bnfold.graph.view import GraphDef, View
-from tf_bnfold.options import SHARED_WEIGHTS
+from tf_bnfold.options import wrong_folding
 from tf_bnfold.outcome import Copied, Outcome, Status
 
 # Each pass folds something, or is the last one; real graphs need two.
@@ -86,11 +86,11 @@ def fold_graph(
       The folded graph, which has the same values at every name that survives, and what became of each site.
 
     Raises:
-      FlagError: shared_weights is neither.
+      FlagError: keep is no regular expression, or shared_weights is neither.
       InputError: The graph is broken, or a name is not in it.
     """
-    if shared_weights not in SHARED_WEIGHTS:
-        raise FlagError(f"--shared_weights={shared_weights}: give {' or '.join(SHARED_WEIGHTS)}")
+    if (wrong := wrong_folding(keep, shared_weights)) is not None:
+        raise FlagError(wrong)
     wishes = _Wishes(keep, keep_shared=shared_weights == "keep")
     with _no_garbage_collection():
         main = _fold(graph_def, outputs, inputs, wishes)

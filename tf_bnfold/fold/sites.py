@@ -91,7 +91,7 @@ def is_own_bias(view: View, element: Element) -> bool:
     if element.role is not Role.OFFSET or element.node.op == "Sub" or element.refusal is not None or element.is_scalar:
         return False
     producer = element.data.node
-    while producer.op in _BEFORE_BIAS and producer.inputs:
+    while producer.op in _BEFORE_BIAS and producer.inputs and not view.graph.is_fed(producer):
         producer = producer.inputs[0].node
     if not sinks.is_sink_op(producer):
         return False
@@ -126,7 +126,7 @@ def _link(view: View, elements: dict[Node, Element], element: Element) -> tuple[
             fits = following.port == use.port and (following.refusal is None) == (element.refusal is None)
             same_axis = following.axis == element.axis or None in (following.axis, element.axis)
             return (following, aliases) if fits and same_axis else None
-        if use.node.op not in ALIASES:
+        if use.node.op not in ALIASES or view.graph.is_fed(use.node):
             return None
         node = use.node
         aliases.append(node)

@@ -131,10 +131,10 @@ class _Up:
 
     def _barrier(self, node: Node) -> Refusal | None:
         """Why the value of a node may not change, or None when it may."""
-        if self.graph.is_fetched(node):
-            return Refusal(Reason.FETCHED, node.name)
         if self.graph.is_fed(node):
             return Refusal(Reason.GRAPH_INPUT, node.name)
+        if self.graph.is_fetched(node):
+            return Refusal(Reason.FETCHED, node.name)
         return Refusal(Reason.KEPT_BY_USER, node.name) if node in self.scene.kept else None
 
     def _into_sink(self, node: Node, placed: Placed) -> Route | Refusal:

@@ -152,6 +152,21 @@ def _identity_n(s: Shapes, node: Node, inputs: list[Shape]) -> Sequence[Shape]:
     return inputs
 
 
+def _switch(s: Shapes, node: Node, inputs: list[Shape]) -> Sequence[Shape]:
+    return [inputs[0], inputs[0]]  # output_false, output_true
+
+
+def _merge(s: Shapes, node: Node, inputs: list[Shape]) -> Sequence[Shape]:
+    """What all inputs agree in: any of them may be the one that arrives. The second output is its number.
+
+    A loop's is not known, for NextIteration has no rule: whatever is asked for first, the answers are the same.
+    """
+    known = [x for x in inputs if x is not None]
+    if len(known) < len(inputs) or len({len(x) for x in known}) != 1:
+        return [None, ()]
+    return [tuple(dims[0] if len(set(dims)) == 1 else None for dims in zip(*known, strict=True)), ()]
+
+
 def _shape_of(s: Shapes, node: Node, inputs: list[Shape]) -> Sequence[Shape]:
     return [None if x is None else (len(x),) for x in inputs]
 
@@ -189,6 +204,8 @@ RULES: dict[str, Rule] = {
     "Select": _select,
     "SelectV2": _select,
     "IdentityN": _identity_n,
+    "Switch": _switch,
+    "Merge": _merge,
     "Shape": _shape_of,
     "ShapeN": _shape_of,
     "AddN": lambda s, node, inputs: [next((x for x in inputs if x is not None), None)],
@@ -228,6 +245,7 @@ for _op in [
     RULES[_op] = _elementwise
 for _op in [
     "Identity",
+    "Enter",
     "StopGradient",
     "PreventGradient",
     "Snapshot",
