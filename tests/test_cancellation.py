@@ -69,6 +69,15 @@ def test_the_mean_alone_stays_before_the_linear_op():
     )
 
 
+def test_float64_has_the_digits():
+    def graph():
+        x = raw.Mul(x=g.placeholder(16, 8, dtype=tf.float64), y=g.numbers(np.full(8, 0.05), tf.float64))
+        x = raw.AddV2(x=x, y=g.numbers(np.full(8, -5066.25), tf.float64), name="bn")
+        return raw.MatMul(a=x, b=g.numbers(np.random.default_rng(0).normal(size=(8, 3)), tf.float64))
+
+    check_fold(graph, expect=["BiasAdd", "MatMul"], statuses=[Status.DOWN], refused={})
+
+
 def test_an_offset_behind_the_deviation_does_not_hide_in_the_mean():
     """-101325.7 + 0.123 * 2 in float32 would lose most digits of the 0.123."""
 

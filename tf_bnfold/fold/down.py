@@ -126,7 +126,8 @@ class _Down:
         bias = None
         if not affine.has_zero_offset:
             added = self.scene.ledger.bias_of(sink, affine)
-            refusal = unfit_constant(added, attributes.dtype(node), node.name) or cancels(affine, node.name)
+            dtype = attributes.dtype(node)
+            refusal = unfit_constant(added, dtype, node.name) or cancels(affine, dtype, node.name)
             if refusal is not None:
                 return refusal
             bias = bias_behind(self.scene, sink, added)
@@ -147,7 +148,7 @@ class _Down:
         if not fits_dtype(merged, attributes.dtype(site.output)):
             return Refusal(Reason.NOT_FINITE, site.output.name)
         for each in (placed.affine, merged):
-            if (refusal := cancels(each, site.output.name)) is not None:
+            if (refusal := cancels(each, attributes.dtype(site.output), site.output.name)) is not None:
                 return refusal
         if self.joined and _ops(merged) > len(site.elements):
             return Refusal(Reason.MIXED_BRANCHES, site.output.name, "they would get one op more")

@@ -26,8 +26,10 @@ from tf_bnfold.reasons import Reason, Refusal
 _Scalings = Mapping[tuple[str, int], tuple[IntArray, Vector]]
 
 
-# An offset that is larger, where what is normalised is about 1, costs a linear op that takes it so many roundings.
+# An offset that is larger, where what is normalised is about 1, costs a linear op that takes it so many roundings; in
+# float64 there are digits to spare.
 LARGEST_OFFSET = 1e3
+_DIGITS_OF_FLOAT64 = float(np.finfo(np.float32).eps / np.finfo(np.float64).eps)
 
 
 class Ledger:
@@ -232,14 +234,15 @@ def fits_dtype(affine: Affine, dtype: int) -> bool:
     return not vanishes and all(unfit(peak, dtype, "") is None for peak in (affine.peak_scale, affine.peak_offset))
 
 
-def cancels(affine: Affine, name: str) -> Refusal | None:
-    """Why an affine before an op may not be taken apart, or None when it may.
+def cancels(affine: Affine, dtype: int, name: str) -> Refusal | None:
+    """Why an affine before an op of a DataType may not be taken apart, or None when it may.
 
     `w * (s * x + o)` rounds at the magnitude of its result, and `(w * s) * x + w * o` at that of its offset: where data
     is normalised, so that the result is about 1, the error grows by |o|, which is mean / deviation.
     """
     offsets = np.where(affine.scale == 0, 0.0, affine.offset)
-    return Refusal(Reason.CANCELLATION, name) if peak(offsets) > LARGEST_OFFSET else None
+    largest = LARGEST_OFFSET * (_DIGITS_OF_FLOAT64 if attributes.numpy_dtype(dtype) == np.float64 else 1.0)
+    return Refusal(Reason.CANCELLATION, name) if peak(offsets) > largest else None
 
 
 def rounds_well(vector: Vector, scale: Vector, dtype: int) -> bool:
