@@ -135,6 +135,16 @@ STAYS = {
     "a pool": lambda: triple(
         image("fixed"), lambda x: tf.nn.max_pool2d(conv(x), 2, 1, "SAME"), (2, 3), ((2, 3), (3, 4))
     ),
+    "a batch that becomes a spatial axis": lambda: triple(
+        image([2, 6, 4]),
+        lambda x: raw.Squeeze(input=conv(raw.ExpandDims(input=x, axis=0)), axis=[0]),
+        (2,),
+        ((2, 2),),
+        ((2, 2),),
+    ),
+    "a channel axis that is padded and cropped": lambda: triple(
+        image([2, 6, 6, 4]), lambda x: g.conv(x, 5), (2, 2, 1), ((2, 2), (2, 2), (0, 1)), ((0, 0), (0, 0), (0, 1))
+    ),
     "a constant that differs by position": lambda: triple(image("fixed"), lambda x: conv(x) + g.const(5, 3, 5)),
 }
 
@@ -215,3 +225,13 @@ def test_annotated_shapes_of_what_stood_between_go():
         return Built(y.graph.as_graph_def(add_shapes=True), ["y"])
 
     check_fold(graph, expect=["Conv2D", "ExpandDims", "Relu", "Squeeze"])
+
+
+def test_one_in_another_is_collapsed_too():
+    def graph():
+        x = raw.SpaceToBatchND(input=image([1, 16, 16, 4]), block_shape=[2, 2], paddings=[[0, 0]] * 2)
+        x = triple(x, lambda y: g.conv(y, 5), (2, 2), ((0, 0), (0, 0)))
+        return raw.BatchToSpaceND(input=x, block_shape=[2, 2], crops=[[0, 0]] * 2)
+
+    folding = check_fold(graph, expect=["Conv2D"])
+    assert len(folding.dilated) == 1

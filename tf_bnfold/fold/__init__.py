@@ -138,8 +138,9 @@ def _with_functions(main: Folding, outputs: Sequence[str] | None, inputs: Sequen
 
 def _fold(graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[str], wishes: _Wishes) -> Folding:
     view = View.of(graph_def, outputs, inputs)
-    dilated = collapse(view)
-    if dilated:
+    dilated: tuple[str, ...] = ()
+    while found := collapse(view):  # one may stand in another
+        dilated = tuple(dict.fromkeys(dilated + found))
         view = view.anew()
     keep = wishes.keep
     kept = frozenset(node for node in view.graph.nodes.values() if keep and re.search(keep, node.name))

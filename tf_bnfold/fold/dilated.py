@@ -82,7 +82,8 @@ def collapse(view: View) -> tuple[str, ...]:
     Returns:
       The names that the convolutions have in the graph that was given.
     """
-    splits = [node for node in view.graph.nodes.values() if node.op == "SpaceToBatchND"]
+    graph = view.graph
+    splits = [node for node in graph.nodes.values() if node.op == "SpaceToBatchND" and not graph.is_removed(node)]
     chains = [chain for split in splits if (chain := _chain(view, split)) is not None]
     found = [(chain, window) for chain in chains if (window := _window(view, chain)) is not None]
     for chain, window in found:
@@ -101,6 +102,8 @@ def _chain(view: View, split: Node) -> _Chain | None:
     if conv is None or conv.op not in _DTYPES or block is None or rank is None or (expand is None) != (added is None):
         return None
     new = added[0] % (rank + 1) if added else None
+    if new is not None and new in (0, geometry.channel_axis(conv, 4)):
+        return None  # batch and channel of the convolution have to be those of the value
     behind: list[Node] = []
     node = _only_reader(view.graph, conv)
     while node is not None and node.op != "BatchToSpaceND":
@@ -146,7 +149,7 @@ def _is_elementwise(view: View, node: Node, conv: Node) -> bool:
     element, rank = read_element(view, node), view.shapes.rank(Tensor(node, 0))
     if element is None or element.refusal is not None or rank is None:
         return False
-    channel = geometry.channel_axis(conv, 4) - (4 - rank)
+    channel = geometry.channel_axis(conv, rank)
     if element.axis not in (None, channel):
         return False
     if node.op not in _BINARY:
@@ -175,7 +178,9 @@ def _window(view: View, chain: _Chain) -> _Window | None:
     pads = list(inner)
     for place, (times, axis) in enumerate(zip(chain.block, chain.axes, strict=True)):
         both = [_less(added[place][end], times * inner[axis][end], taken[place][end]) for end in (0, 1)]
-        if both[0] is None or both[1] is None or (axis not in spatial and (times != 1 or both != [0, 0])):
+        if both[0] is None or both[1] is None:
+            return None
+        if axis not in spatial and (times != 1 or [*added[place], *taken[place]] != [0] * 4):
             return None
         pads[axis] = (both[0], both[1])
         dilations[axis] *= times
