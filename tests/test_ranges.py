@@ -232,3 +232,35 @@ def test_advice_is_by_what_folding_did(before, after, words):
     sink = Sink("conv", "Conv2D", "", 4, before, after)
     assert re.search(words, advice(sink, [outcome]))
     assert is_grown(sink) is ("keep" in words)
+
+
+def scaled_input(factors):
+    x = tf.raw_ops.Sub(x=g.rows(), y=g.const(4))
+    return g.dense(tf.raw_ops.Mul(x=x, y=g.numbers(factors), name="normal"), 5)
+
+
+def test_features_of_an_input_that_lost_their_scales_are_a_warning():
+    _, folding = folded(lambda: scaled_input([100.0, 1.0, 0.0, -2.0]))
+    (outcome,) = folding.outcomes
+    assert (outcome.status, outcome.input_spread) == (Status.DOWN, 100)
+    (text,) = warnings((), folding.outcomes)
+    assert text.startswith("normal scales the features of an input by factors that are up to 100 times apart, and was")
+    assert text.endswith("--keep='normal'")
+
+
+def test_features_of_like_ranges_are_none():
+    _, folding = folded(lambda: scaled_input([4.3, 4.5, 4.4, 4.2]))
+    assert list(warnings((), folding.outcomes)) == []
+    _, folding = folded(lambda: g.conv(g.affine(tf.nn.softplus(g.image(4))), 3, 1))
+    assert [outcome.input_spread for outcome in folding.outcomes] == [1]
+
+
+def test_the_warning_comes_with_quantisation(tmp_path):
+    with tf.Graph().as_default() as graph:
+        tf.identity(scaled_input([100.0, 1.0, 3.0, -2.0]), name="out")
+    (tmp_path / "net.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    for quantize, expected in (("none", 0), ("dynamic", 1)):
+        target = str(tmp_path / f"{quantize}.tflite")
+        options = Options(quantize=quantize, verify=False)
+        report = pipeline.run(Request(frozen_graph=str(tmp_path / "net.pb"), tflite=target, options=options))
+        assert sum("scales the features of an input" in note for note in report.result.notes) == expected

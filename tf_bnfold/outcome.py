@@ -40,6 +40,8 @@ class Outcome:
       route: Original names of the nodes it passed on the way, without the sinks.
       refusal: Why it stayed, wholly or in part; None when nothing stayed.
       function: Name of the library function that it is in; "" for the main graph.
+      input_spread: Of scales that an input of the graph lost to the ops that read it: the largest over the smallest;
+        1 elsewhere.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Outcome:
     route: tuple[str, ...] = ()
     refusal: Refusal | None = None
     function: str = ""
+    input_spread: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

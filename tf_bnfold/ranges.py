@@ -74,7 +74,8 @@ def advice(sink: Sink, outcomes: Sequence[Outcome]) -> str:
 
 
 def warnings(sinks: Sequence[Sink], outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """Yield a sentence with advice where the spread of an op's weights has grown beyond the bound."""
+    """Yield a sentence with advice where an op's weights, or the features of an input, are spread beyond the bound."""
+    yield from _inputs(outcomes)
     grown = sorted(
         filter(is_grown, sinks),
         key=lambda sink: sink.after,
@@ -90,6 +91,17 @@ def warnings(sinks: Sequence[Sink], outcomes: Sequence[Outcome]) -> Iterator[str
         "at the SQNR, and if it is low, give --quantize=int16x8, or leave that batch norm alone, as with "
         f"{_kept(grown[0], outcomes)}"
     )
+
+
+def _inputs(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    for outcome in outcomes:
+        if outcome.input_spread > BOUND:
+            yield (
+                f"{outcome.name} scales the features of an input by factors that are up to {outcome.input_spread:.3g} "
+                "times apart, and was folded into what reads it: the input is quantised with one scale now, in which "
+                "small features lose; look at the error on real inputs (--representative_data), or leave it alone by "
+                f"--keep='{outcome.name}'"
+            )
 
 
 def _kept(sink: Sink, outcomes: Sequence[Outcome]) -> str:

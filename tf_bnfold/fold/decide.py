@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.fold import edits
 from tf_bnfold.fold.down import down
@@ -201,7 +203,16 @@ def _outcome(site: Site, decision: Decision) -> Outcome:
         sinks=_names(sunk),
         route=_names(node for node in touched if node not in took),
         refusal=decision.refusal,
+        input_spread=_lost_by_input(decision) if site.reads_input else 1.0,
     )
+
+
+def _lost_by_input(decision: Decision) -> float:
+    """The largest over the smallest scale that went into the ops behind; zeros don't count."""
+    taken = [edit.affine.scale for route in decision.routes for edit in route if isinstance(edit, Before)]
+    scales = np.abs(np.concatenate([np.ones(0), *taken]))
+    scales = scales[scales > 0]
+    return float(scales.max() / scales.min()) if scales.size else 1.0
 
 
 def _names(nodes: Iterable[Node]) -> tuple[str, ...]:

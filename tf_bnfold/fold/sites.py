@@ -32,6 +32,7 @@ class Site:
       affine: What the chain computes, and before it what has been merged into it.
       is_lone_scalar: Whether it does no more than multiply by one number or add one. It may be a part of what the
         converter fuses (the 1/6 of a hard-swish), unless it alone reads an input of the graph.
+      reads_input: Whether it reads an input of the graph.
       is_merged: Whether another site has been merged into this one.
     """
 
@@ -41,6 +42,7 @@ class Site:
     axis: int | None
     affine: Affine
     is_lone_scalar: bool = False
+    reads_input: bool = False
     is_merged: bool = False
 
     @property
@@ -180,8 +182,9 @@ def _site(view: View, group: list[Element], aliases: dict[Node, list[Node]]) -> 
         affine = affine.then(element.affine)
     axis = next((element.axis for element in group if element.axis is not None), None)
     alone = all(element.is_scalar for element in group) and (affine.has_unit_scale or affine.has_zero_offset)
-    at_input = _reads_graph_input(view, group[0]) and len(view.graph.uses(group[0].data)) == 1
-    return Site(tuple(group), tuple(nodes), _kind(group), axis, affine, is_lone_scalar=alone and not at_input)
+    reads_input = _reads_graph_input(view, group[0])
+    lone = alone and not (reads_input and len(view.graph.uses(group[0].data)) == 1)
+    return Site(tuple(group), tuple(nodes), _kind(group), axis, affine, is_lone_scalar=lone, reads_input=reads_input)
 
 
 def _kind(group: list[Element]) -> Kind:
