@@ -246,6 +246,11 @@ def test_a_fed_value_is_an_input():
         refused={"offset": Reason.UNKNOWN_SHAPE},
     )
     check_fold(lambda: g.bias(tf.identity(conv(), name="cut")), inputs=["cut"], refused={"bias": Reason.UNKNOWN_SHAPE})
+    check_fold(
+        lambda: raw.AddV2(x=tf.identity(conv() * 2.0, name="cut"), y=g.numbers(3.0), name="bn"),
+        inputs=["cut"],
+        refused={"bn": Reason.GRAPH_INPUT},
+    )
     check_fold(lambda: [g.norm(x := g.image()), tf.identity(x)], inputs=["x"], refused={"bn": Reason.GRAPH_INPUT})
     check_fold(lambda: [g.norm(x := g.image()), x], refused={"bn": Reason.GRAPH_INPUT})
     check_fold(lambda: g.norm(conv()), inputs=["bn/gamma:0"], refused={"bn": Reason.PARAMETERS_NOT_CONSTANT})
