@@ -227,6 +227,7 @@ def check_fold(
     rtol: float = RTOL,
     keep: str = "",
     shared_weights: str = "copy",
+    quantize: str = "none",
     is_deep: bool = False,
 ) -> Folding:
     """Fold a graph and check everything that a fold promises.
@@ -240,12 +241,13 @@ def check_fold(
       rtol: Largest error against the float64 oracle; new constants are stored in the graph's dtype.
       keep: Names that are left alone.
       shared_weights: Whether weights that several ops read may be stored again.
+      quantize: How a .tflite of it would be quantised.
       is_deep: Whether the graph may be so deep that rounding its own constants costs more than `rtol`; then an error
         may be as large as that.
     """
     built = build(function)
     before = built.graph_def.SerializeToString(deterministic=True)
-    folding = fold_graph(built.graph_def, built.outputs, inputs, keep, shared_weights)
+    folding = fold_graph(built.graph_def, built.outputs, inputs, keep, shared_weights, quantize)
     folded = folding.graph_def
     assert built.graph_def.SerializeToString(deterministic=True) == before, "the argument was changed"
     names = [node.name for node in folded.node]
@@ -265,7 +267,7 @@ def check_fold(
     assert error <= rtol, f"error {error:.3g} at {where}, limit {rtol:.3g}: {folding.outcomes}"
     assert_runs(built.graph_def, folded, built.outputs)
     assert_never_more(built.graph_def, folded, built.outputs)
-    again = fold_graph(folded, built.outputs, inputs, keep, shared_weights)
+    again = fold_graph(folded, built.outputs, inputs, keep, shared_weights, quantize)
     assert again.graph_def.SerializeToString(deterministic=True) == folded.SerializeToString(deterministic=True), (
         "not idempotent",
         again.outcomes,

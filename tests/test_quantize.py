@@ -14,15 +14,18 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from tf_bnfold import flags, pipeline, verify
+from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.clock import Clock
 from tf_bnfold.errors import FlagError, InputError, VerificationError
 from tf_bnfold.flatbuffer import float_ops, op_counts
+from tf_bnfold.fold.input_ranges import spreads_input
 from tf_bnfold.formats.quantisation import Quantisation, calibration
 from tf_bnfold.formats.representative import open_source
 from tf_bnfold.formats.saved_model import load_saved_model
 from tf_bnfold.formats.tflite import convert_to_tflite
 from tf_bnfold.options import Options, Request
 from tf_bnfold.quantisation import TYPES, check_quantisation
+from tf_bnfold.reasons import Reason
 from tf_bnfold.verify.litert import dequantised, quantised
 from tf_bnfold.verify.quantised import Quality, QuantisedComparison, _Sums
 
@@ -156,6 +159,49 @@ def test_select_ops_and_quantisation_go_together(tmp_path):
     )
     assert op_counts(content) == {"FULLY_CONNECTED": 1, "FlexMatrixInverse": 1}
     assert len(content) < 64 * 64 * 2  # the weights are int8
+
+
+def test_features_of_unlike_ranges_are_rounded_behind_their_normalisation(tmp_path):
+    """LiteRT rounds what a MatMul reads with one scale per row."""
+    random = np.random.default_rng(0)
+    deviations = 10 ** random.uniform(-1, 3, 32)
+    mean, scale = tf.constant(deviations, tf.float32), tf.constant(1 / deviations, tf.float32)
+    weights = tf.Variable(random.normal(size=(32, 8)).astype(np.float32))
+    rows = (deviations + deviations * random.normal(size=(64, 32))).astype(np.float32)
+    path = saved_models.saved(
+        str(tmp_path / "m"),
+        lambda x: {"y": tf.matmul((x - mean) * scale, weights)},
+        tf.TensorSpec([None, 32], name="x"),
+        variables=[weights],
+    )
+    np.savez(tmp_path / "rows.npz", x=rows)
+    data = str(tmp_path / "rows.npz")
+    sqnr = {"none": None, "float16": 50, "dynamic": 30, "int8": None, "int16x8": None}
+    for mode, least in sqnr.items():
+        (tmp_path / mode).mkdir()
+        report, _ = convert(path, tmp_path / mode, quantize=mode, representative_data=data, min_sqnr=-100)
+        (outcome,) = report.result.outcomes
+        if mode in ("none", "float16"):
+            assert outcome.refusal is None
+        else:
+            assert outcome.refusal.reason is Reason.INPUT_RANGES
+        assert least is None or report.run.measurements[-1].quantised[0].sqnr > least
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "spreads"),
+    [
+        ([1 / 127.5] * 3, [-1.0] * 3, False),
+        ([1 / 58.4, 1 / 57.1, 1 / 57.4], [-2.12, -2.04, -1.80], False),  # pictures of ImageNet
+        ([1.0, 2.0, 0.0], [0.0, 0.0, 5.0], False),
+        ([1.0, 100.0], [0.0, 0.0], True),
+        ([1.0, -100.0], [0.0, 0.0], True),
+        ([1.0, 1.0], [-1000.0, -1000.0], True),  # a year
+        ([0.0, 0.0], [1.0, 2.0], False),
+    ],
+)
+def test_what_an_affine_at_the_input_is_worth(scale, offset, spreads):
+    assert spreads_input(Affine.of(scale, offset)) is spreads
 
 
 def test_too_much_noise_is_a_failure_and_writes_nothing(keras_saved_model, data, tmp_path):

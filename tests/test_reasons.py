@@ -159,6 +159,11 @@ def no_reader():
     return tf.sigmoid(x)
 
 
+def input_ranges():
+    x = raw.Mul(x=g.rows(3), y=g.numbers([1.0, 0.1, 0.01]), name="bn")
+    return raw.MatMul(a=x, b=g.const(3, 4))
+
+
 def kept_by_user():
     return g.norm(g.conv(g.image()))
 
@@ -173,7 +178,11 @@ ONLY_DOWN = {Reason.GRAPH_OUTPUT, Reason.NEEDS_UNIT_SCALE, Reason.ZERO_PADDING, 
 ONLY_DOWN |= {Reason.CANCELLATION}
 
 # What the user wants in these.
-WISHES = {Reason.KEPT_BY_USER: {"keep": "bn"}, Reason.SHARED_WEIGHTS: {"shared_weights": "keep"}}
+WISHES = {
+    Reason.KEPT_BY_USER: {"keep": "bn"},
+    Reason.SHARED_WEIGHTS: {"shared_weights": "keep"},
+    Reason.INPUT_RANGES: {"quantize": "dynamic"},
+}
 
 # TensorFlow itself does not run these, so that there are no numbers to compare.
 RUNS_NOWHERE = {Reason.UNKNOWN_ATTRIBUTE, Reason.CONTROL_FLOW}

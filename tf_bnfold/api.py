@@ -55,7 +55,14 @@ def fold_graph_def(
       FoldError: The graph is broken, or a name is not in it, exit code 2 of the command; or an option is wrong, 1.
     """
     chosen = options or Options()
-    folding = fold_graph(graph_def, outputs, inputs or (), chosen.keep, chosen.shared_weights)
+    folding = fold_graph(
+        graph_def,
+        outputs,
+        inputs or (),
+        chosen.keep,
+        chosen.shared_weights,
+        chosen.quantize,
+    )
     return FoldResult(folding.graph_def, Report(pipeline.result_of(graph_def, folding)))
 
 

@@ -7,6 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+# Ways to quantise in which linear ops compute with integers: one scale for all features that they read, and one for all
+# weights of an output, so that features of unlike ranges are lost in either.
+IN_INTEGERS = ("dynamic", "int8", "int16x8")
 SHARED_WEIGHTS = ("copy", "keep")
 
 

@@ -77,7 +77,14 @@ def run(
         if request.onnx:
             _onnx_stage().check(model)
         with clock.step("fold"):
-            folding = fold_graph(model.graph_def, model.outputs(), model.inputs(), options.keep, options.shared_weights)
+            folding = fold_graph(
+                model.graph_def,
+                model.outputs(),
+                model.inputs(),
+                options.keep,
+                options.shared_weights,
+                options.quantize,
+            )
             result = result_of(model.graph_def, folding, model.notes)
         findings = _Findings(result, request, clock, on_report)
         if request.explain:

@@ -182,6 +182,11 @@ class Reason(enum.Enum):
         "input -> batch norm, which is no output",
         "take the batch norm out, or name what it leads to as an output",
     )
+    INPUT_RANGES = (
+        "quantised, the op behind it would read the raw input, one scale for channels of unlike ranges",
+        "input -> Mul(1, 0.1, 0.01) -> MatMul; with --quantize=dynamic",
+        "normalise the input before the model, or take --quantize=float16, which computes with floats",
+    )
     KEPT_BY_USER = (
         "kept, because --keep names it",
         "Conv2D -> batch norm, with --keep=bn",

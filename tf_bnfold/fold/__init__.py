@@ -23,7 +23,7 @@ from tf_bnfold.graph.export import to_graph_def
 from tf_bnfold.graph.graph import Node
 from tf_bnfold.graph.reads import read_arguments
 from tf_bnfold.graph.view import GraphDef, View
-from tf_bnfold.options import wrong_folding
+from tf_bnfold.options import IN_INTEGERS, wrong_folding
 from tf_bnfold.outcome import Copied, Outcome, Status
 
 # Each pass folds something, or is the last one; real graphs need two.
@@ -63,6 +63,7 @@ class _Wishes:
 
     keep: str
     keep_shared: bool
+    keep_input_ranges: bool
 
 
 def fold_graph(
@@ -71,6 +72,7 @@ def fold_graph(
     inputs: Sequence[str] = (),
     keep: str = "",
     shared_weights: str = "copy",
+    quantize: str = "none",
 ) -> Folding:
     """Fold every batch norm and affine of a frozen graph, and of its functions, that can be folded exactly.
 
@@ -81,6 +83,8 @@ def fold_graph(
       keep: Regular expression; a batch norm is left alone when it is found in the name of one of its nodes.
       shared_weights: Of weights that several ops read, "copy" gives each op its own where they take different things;
         "keep" stores them once, and leaves what would scale them.
+      quantize: How the .tflite will be quantised; where it will compute with integers, an affine stays that brings
+        channels of a graph input, which have unlike ranges, together.
 
     Returns:
       The folded graph, which has the same values at every name that survives, and what became of each site.
@@ -91,7 +95,7 @@ def fold_graph(
     """
     if (wrong := wrong_folding(keep, shared_weights)) is not None:
         raise FlagError(wrong)
-    wishes = _Wishes(keep, keep_shared=shared_weights == "keep")
+    wishes = _Wishes(keep, keep_shared=shared_weights == "keep", keep_input_ranges=quantize in IN_INTEGERS)
     with _no_garbage_collection():
         main = _fold(graph_def, outputs, inputs, wishes)
         return _with_functions(main, outputs, inputs, wishes)
@@ -144,7 +148,9 @@ def _fold(graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[s
         view = view.anew()
     keep = wishes.keep
     kept = frozenset(node for node in view.graph.nodes.values() if keep and re.search(keep, node.name))
-    scene = Scene(view, Ledger(view, keep_shared=wishes.keep_shared), find_elements(view), {}, kept)
+    scene = Scene(
+        view, Ledger(view, keep_shared=wishes.keep_shared), find_elements(view), {}, kept, wishes.keep_input_ranges
+    )
     biases = advance(scene)
     outcomes = _settle_all(scene)
     copied = scene.ledger.settle()

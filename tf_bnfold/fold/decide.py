@@ -11,6 +11,7 @@ import numpy as np
 from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.fold import edits
 from tf_bnfold.fold.down import down
+from tf_bnfold.fold.input_ranges import spreads_input
 from tf_bnfold.fold.ledger import fits_dtype, rounds_well
 from tf_bnfold.fold.narrow import refuse_narrower
 from tf_bnfold.fold.route import After, Before, Merge, Placed, Route, Scene, Touch
@@ -78,6 +79,8 @@ def _decide(scene: Scene, site: Site) -> Decision:
         return Decision(Status.UP, (raised,))
     if site.is_lone_scalar:
         return Decision(Status.KEPT, refusal=Refusal(Reason.LONE_SCALAR, site.output.name, str(raised)))
+    if scene.keeps_input_ranges and raised.reason is Reason.GRAPH_INPUT and spreads_input(site.affine):
+        return Decision(Status.KEPT, refusal=Refusal(Reason.INPUT_RANGES, site.output.name))
     lowered = _down(scene, site, site.affine)
     if not isinstance(lowered, Refusal):
         return Decision(Status.DOWN, (lowered,), changes_value=True)

@@ -121,6 +121,7 @@ class Scene:
       elements: Its elements by node.
       waiting: The sites that are not decided yet, by each of their nodes.
       kept: Nodes that the user wants left alone.
+      keeps_input_ranges: Whether what brings channels of a graph input into like ranges stays.
     """
 
     view: View
@@ -128,3 +129,4 @@ class Scene:
     elements: dict[Node, Element]
     waiting: dict[Node, Site]
     kept: frozenset[Node]
+    keeps_input_ranges: bool = False
