@@ -199,3 +199,14 @@ def test_a_library_that_is_not_called():
 
     folding = check(graph)
     assert folding.graph_def.library.function
+
+
+def test_affines_behind_a_function_that_stays_whole():
+    """What the converter fuses whole is not looked into, but the shape behind it is known."""
+
+    def graph():
+        x = function(lambda x: tf.nn.max_pool2d(x, 1, 1, "SAME"), IMAGE, _implements="fused")(g.placeholder(*IMAGE))
+        return tf.identity(g.conv(g.affine(x), 3, 1), name="out")
+
+    folding = check(graph)
+    assert [outcome.status for outcome in folding.outcomes] == [Status.DOWN]

@@ -192,6 +192,54 @@ def test_branches_of_tf1_agree_or_are_unknown(otherwise, expected):
     assert view.shapes.of(view.graph.tensor(invariant.name)) in (expected, ())
 
 
+def pooled(x):
+    return tf.nn.max_pool2d(x, 2, 2, "VALID"), tf.shape(x)
+
+
+def test_what_a_call_returns():
+    """A call that stays, for instance of what the converter fuses whole, has the shapes that its body gives it."""
+    compiled = tf.function(pooled, experimental_attributes={"_implements": "fused"})
+
+    def graph():
+        y, size = compiled(g.placeholder(None, 5, 6, 4))
+        return [tf.identity(y, name="y"), tf.identity(size, name="size")]
+
+    compare(graph)
+    assert (known(graph, "y"), known(graph, "size")) == ((None, 2, 3, 4), (4,))
+
+
+def test_what_a_call_of_a_call_returns_is_unknown_or_right():
+    inner = tf.function(pooled)
+    compare(lambda: tf.function(lambda x: tf.tanh(inner(x)[0]))(g.placeholder(None, 5, 6, 4)))
+
+
+def test_a_call_of_itself_ends():
+    def graph():
+        built = build(lambda: tf.function(lambda x: tf.add(x, x, name="sum"))(g.placeholder(2, 3)))
+        (function,) = built.graph_def.library.function
+        again = function.node_def.add(name="again", op="PartitionedCall", input=["x"])
+        again.attr["f"].func.name = function.signature.name
+        for attr in ("Tin", "Tout"):
+            again.attr[attr].list.type.append(1)
+        function.ret[function.signature.output_arg[0].name] = "again:output:0"
+        return built
+
+    assert known(graph, "PartitionedCall") is None
+
+
+def test_what_branches_and_loops_return():
+    def graph():
+        x = g.placeholder(None, 5, 6, 4)
+        flag = raw.Placeholder(dtype=tf.bool, shape=[], name="flag")
+        y = tf.cond(flag, lambda: tf.tanh(x), lambda: x[:, 1:])
+        grown = (tf.TensorShape([]), tf.TensorShape([None, None, 6, 4]))
+        z = tf.while_loop(lambda i, _: i < 3, lambda i, v: (i + 1, tf.concat([v, v], 1)), (0, y), grown)[1]
+        return [tf.identity(y, name="y"), tf.identity(z, name="z")]
+
+    compare(graph)
+    assert known(graph, "y") == known(graph, "z") == (None, None, 6, 4)
+
+
 @pytest.mark.parametrize(
     "make", [lambda x: raw.Sin(x=x), lambda x: raw.Lgamma(x=x), lambda x: tf.unique(tf.reshape(x, [-1]))[0]]
 )

@@ -9,18 +9,20 @@ An op that no rule names has an unknown shape; `_output_shapes` annotations are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.constants import Constants
-from tf_bnfold.graph.graph import Graph, Node, Tensor
-from tf_bnfold.graph.shapes import arithmetic, computed, geometry, moved
+from tf_bnfold.graph.graph import Graph, GraphDef, Node, Tensor
+from tf_bnfold.graph.shapes import arithmetic, calls, computed, geometry, moved
 from tf_bnfold.graph.shapes.geometry import Dim, Elements, Shape, of_proto
 from tf_bnfold.graph.shapes.unknown import Unknown
 
-_RULES = computed.RULES | moved.RULES
+_RULES = computed.RULES | moved.RULES | calls.RULES
 
 # The rank that these ops always have; asking upstream is not needed then.
 _RANK_BY_OP = {
@@ -54,11 +56,22 @@ class Shapes:
         self._shapes: dict[Node, tuple[Shape, ...]] = {}
         self._elements: dict[Node, Elements] = {}
 
+    @functools.cached_property
+    def functions(self) -> Mapping[str, Any]:
+        """The FunctionDefs of the graph's library by name."""
+        return {function.signature.name: function for function in self._graph.source.library.function}
+
     def of(self, tensor: Tensor) -> Shape:
         """The shape of a tensor, as far as it is known."""
         if tensor.node not in self._shapes:
             self._infer(tensor.node)
         return self._read(tensor)
+
+    def results(self, graph_def: GraphDef, results: Sequence[str]) -> list[Shape]:
+        """The shapes of tensors of another graph, for instance of a body."""
+        graph = Graph(graph_def, results)
+        shapes = Shapes(graph, Constants(graph))
+        return [shapes.of(graph.tensor(name)) for name in results]
 
     def rank(self, tensor: Tensor) -> int | None:
         """The rank of a tensor, or None."""
