@@ -227,6 +227,31 @@ def test_a_call_of_itself_ends():
     assert known(graph, "PartitionedCall") is None
 
 
+def test_what_a_broken_body_returns_is_unknown():
+    """Each fault alone; TensorFlow and the reader of graphs refuse them by errors of their own."""
+    compiled = tf.function(lambda x: tf.tanh(x), experimental_attributes={"_implements": "fused"})
+
+    def damaged(damage):
+        built = build(lambda: tf.identity(compiled(g.placeholder(2, 3)), name="y"))
+        damage(built.graph_def.library.function[0].node_def)
+        return built
+
+    def unknown_op(nodes):
+        nodes[0].op = "Nonsense"
+
+    def no_input(nodes):
+        nodes[0].input[0] = "nowhere"
+
+    def two_of_a_name(nodes):
+        nodes.add().CopyFrom(nodes[0])
+
+    def cycle(nodes):
+        nodes[0].input[0] = f"{nodes[0].name}:y:0"
+
+    for damage in (unknown_op, no_input, two_of_a_name, cycle):
+        assert known(lambda damage=damage: damaged(damage), "y") is None, damage.__name__
+
+
 def test_what_branches_and_loops_return():
     def graph():
         x = g.placeholder(None, 5, 6, 4)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 from tensorflow.python.framework import function_def_to_graph
 
+from tf_bnfold.errors import InputError
 from tf_bnfold.graph.graph import Node
 from tf_bnfold.graph.shapes.geometry import Shape, of_proto
 
@@ -21,9 +22,12 @@ def _call(s: Shapes, node: Node, inputs: list[Shape]) -> Sequence[Shape] | None:
     if function is None:
         return None
     given = [tf.TensorShape(shape).as_proto() for shape in inputs]
-    flat, names = function_def_to_graph.function_def_to_graph_def(function, given)
-    flat.ClearField("library")
-    return s.results(flat, [names[function.ret[result.name]] for result in function.signature.output_arg])
+    try:
+        flat, names = function_def_to_graph.function_def_to_graph_def(function, given)
+        flat.ClearField("library")
+        return s.results(flat, [names[function.ret[result.name]] for result in function.signature.output_arg])
+    except (RuntimeError, tf.errors.OpError, InputError):
+        return None  # an op that is not known here, or a body that TensorFlow would refuse
 
 
 def _declared(s: Shapes, node: Node, inputs: list[Shape]) -> Sequence[Shape] | None:
