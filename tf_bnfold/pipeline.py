@@ -1,4 +1,4 @@
-"""The order of the rooms: load, fold, verify, convert, verify again, place."""
+"""The order of the rooms: load, fold, convert, verify, place."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from tf_bnfold.formats.saved_model import save_saved_model
 from tf_bnfold.gpu import GpuCompatibility, check_gpu_compatibility
 from tf_bnfold.graph.ops import ops_of
 from tf_bnfold.measurements import Finding, measurement
+from tf_bnfold.memory import give_back
 from tf_bnfold.options import Options, Request
 from tf_bnfold.outcome import Kind
 from tf_bnfold.outputs import Staging, writing
@@ -86,6 +87,7 @@ def run(
                 options.quantize,
             )
             result = result_of(model.graph_def, folding, model.notes)
+            give_back()
         findings = _Findings(result, request, clock, on_report)
         if request.explain:
             ops = ops_of(model.graph_def, folding.graph_def)
@@ -171,24 +173,30 @@ class _Findings:
 
 
 def _build(request: Request, frozen: Model, folded: Model, findings: _Findings, staging: Staging, clock: Clock) -> None:
-    """Verify, convert, and build every output in the staging."""
+    """Convert, verify, and build every output in the staging.
+
+    The converter comes first: what it refuses is told without the time of a verification, and its memory and that of
+    TensorFlow's runs, which keep theirs, do not add up.
+    """
     options, wanted = request.options, targets(request)
     source, samples = source_of(options), None
+    stage = TFLite(request, source, staging, clock)
+    content = b""
+    if request.tflite:
+        content = stage.convert(findings.noting(stage.as_computed(folded)))
+        give_back()
+        findings.add_tflite(content, options)
+        findings.add_gpu(stage.gpu_compatibility(content))
     if options.verify:
         with clock.step("verify"):
             original = verify.runnable(frozen)
             samples = verify.make_samples(original, source)
             findings.add(*_compared(request, original, verify.runnable(folded), samples))
-    if request.tflite:
-        stage = TFLite(request, source, staging, clock)
-        content = stage.convert(findings.noting(stage.as_computed(folded)))
-        findings.add_tflite(content, options)
-        findings.add_gpu(stage.gpu_compatibility(content))
-        if samples is not None:
+        if request.tflite:
             findings.add(stage.compare(folded, content, samples))
-        if "tflite" in wanted:
-            with writing(request.tflite):
-                staging.stage(request.tflite).write_bytes(content)
+    if "tflite" in wanted:
+        with writing(request.tflite):
+            staging.stage(request.tflite).write_bytes(content)
     if request.onnx:
         _build_onnx(request, folded, samples, findings, staging, clock)
     if "output_saved_model" in wanted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -24,7 +24,7 @@ from tf_bnfold.verify.nature import (
 from tf_bnfold.verify.session import Runner, fetches_of
 from tf_bnfold.verify.values import Array, Difference, LeftOut, difference, limit_for
 
-_MOST_BYTES = 2**28  # of the values that are held of one graph at a time; a larger tensor is skipped
+_MOST_BYTES = 2**29  # of the values that are held of one graph at a time; a larger tensor is skipped
 _UNKNOWN_BYTES = 2**20  # what a tensor of unknown shape is counted as
 # TensorFlow looks each fetched tensor up among all nodes, 20 seconds at this product of fetches and nodes. Of larger
 # graphs not all tensors are compared, but at least the fewest.
@@ -190,8 +190,8 @@ class Doubt:
 
 
 def inner_differences(
-    plan: Plan, frozen: Runner, folded: Runner, feeds: Mapping[str, Array]
-) -> tuple[dict[str, Difference], Doubt]:
+    plan: Plan, frozen: Runner, folded: Runner, feeds: Mapping[str, Array], wanted: Collection[str] = ()
+) -> tuple[dict[str, Difference], Doubt, dict[str, Array]]:
     """Run both graphs and compare.
 
     Args:
@@ -199,12 +199,14 @@ def inner_differences(
       frozen: A session over the graph before folding.
       folded: A session over the graph after folding.
       feeds: The inputs, by tensor.
+      wanted: Tensors whose values are asked for, too.
 
     Returns:
-      The differences by tensor name, and what may differ because a discontinuous op before it decided otherwise, or
-      could not be watched.
+      The differences by tensor name; what may differ because a discontinuous op before it decided otherwise, or could
+      not be watched; and of the wanted tensors those values of the folded graph that came up.
     """
     found: dict[str, Difference] = {}
+    values: dict[str, Array] = {}
     failed: dict[str, Difference] = {}
     for batch in plan.batches:
         try:
@@ -215,8 +217,10 @@ def inner_differences(
         for name, original, result in zip(batch, originals, _results(folded, batch, feeds), strict=True):
             limit = plan.limit(name)
             found[name] = Difference(math.inf, 1.0, limit) if result is None else difference(result, original, limit)
+            if result is not None and name in wanted:
+                values[name] = result
     doubt = _doubt(plan, found)
-    return {name: doubt.judged(name, each) for name, each in found.items()} | failed, doubt
+    return {name: doubt.judged(name, each) for name, each in found.items()} | failed, doubt, values
 
 
 def _results(folded: Runner, batch: Sequence[str], feeds: Mapping[str, Array]) -> Sequence[Array | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ class LiteRT:
     """
 
     def __init__(self, content: bytes) -> None:
-        self._interpreter = Interpreter(model_content=content)
+        self._interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
         self.keys = tuple(self._interpreter.get_signature_list())
         self._runners = {key: self._interpreter.get_signature_runner(key) for key in self.keys}
 

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework import op_def_registry
+from tensorflow.python.saved_model import loader_impl
 
 from tf_bnfold.formats.graph_file import read_graph_def
 from tf_bnfold.formats.meta_graph import read_meta_graph
@@ -130,7 +131,9 @@ def _opened_saved_model(path: str, tags: Sequence[str], frozen: Model) -> Iterat
     """
     with tf.Graph().as_default(), quiet(), tf.compat.v1.Session(config=plain_config()) as session:
         with _loading():
-            meta_graph = tf.compat.v1.saved_model.loader.load(session, list(tags), path)
+            loader = loader_impl.SavedModelLoader(path)
+            _run_plainly(loader.get_meta_graph_def_from_tags(list(tags)).graph_def)
+            meta_graph = loader.load(session, list(tags))
         loaded = functools.cache(lambda: _loaded(path, tags))
 
         def run(key: str, inputs: Inputs) -> dict[str, Array]:
@@ -148,6 +151,15 @@ def _opened_saved_model(path: str, tags: Sequence[str], frozen: Model) -> Iterat
             return {name: np.asarray(value) for name, value in zip(fetches, values, strict=True)}
 
         yield run
+
+
+def _run_plainly(graph_def: GraphDef) -> None:
+    """Run calls without graph optimizers, as the session does all else: a call has a configuration of its own."""
+    config = plain_config().SerializeToString()
+    for nodes in (graph_def.node, *(function.node_def for function in graph_def.library.function)):
+        for node in nodes:
+            if "config_proto" in node.attr:
+                node.attr["config_proto"].s = config
 
 
 @contextlib.contextmanager

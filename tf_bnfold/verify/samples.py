@@ -15,7 +15,7 @@ from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model, SignatureDef, TensorInfo
 from tf_bnfold.formats.representative import Batches, Source
 from tf_bnfold.verify.media import random_png, random_wav
-from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened
+from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened, same_tensors
 from tf_bnfold.verify.values import Array, NotVerified, is_telling
 
 Samples = Mapping[str, Iterable[Inputs]]  # by signature key; representative data is read anew each time
@@ -73,11 +73,11 @@ def make_samples(model: Model, source: Source | None = None, *, seed: int = 0) -
         }
     samples: dict[str, tuple[Inputs, ...]] = {}
     with opened(model) as runner:
-        for key, signature in model.signatures.items():
-            found = _random(runner, signature, seed, _SCALES * (_STEPS if model.state else 1))
+        for keys in same_tensors(model.signatures):
+            found = _random(runner, model.signatures[keys[0]], seed, _SCALES * (_STEPS if model.state else 1))
             if isinstance(found, str):
-                return NotVerified(f"signature {key}", f"{found}; give inputs with --representative_data")
-            samples[key] = found
+                return NotVerified(f"signature {keys[0]}", f"{found}; give inputs with --representative_data")
+            samples |= dict.fromkeys(keys, found)
     return samples
 
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import tensorflow as tf
 
 from tf_bnfold.formats.meta_graph import one_line
-from tf_bnfold.formats.model import Model, SignatureDef
+from tf_bnfold.formats.model import Model
 from tf_bnfold.verify.inner import Doubt, Plan, constant_differences, inner_differences, make_plan
 from tf_bnfold.verify.original import Original, Run, frozen_graph, saved_model
 from tf_bnfold.verify.samples import Samples
-from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened
+from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened, same_tensors
 from tf_bnfold.verify.tally import Tally
 from tf_bnfold.verify.values import Array, Comparison, Difference, LeftOut, NotVerified, difference
 
@@ -96,17 +96,7 @@ def _opened_together(folded: Model) -> list[list[tuple[str, ...]]]:
     """List the signatures that run in one session: all, or where there is state each in its own, to start anew."""
     if folded.state:
         return [[(key,)] for key in folded.signatures]
-    return [_same_tensors(folded.signatures)]
-
-
-def _same_tensors(signatures: Mapping[str, SignatureDef]) -> list[tuple[str, ...]]:
-    """Group the keys of signatures that name the same tensors, so that these run once."""
-    groups: dict[tuple[bytes, ...], tuple[str, ...]] = {}
-    for key, signature in signatures.items():
-        infos = sorted([*signature.inputs.items(), *signature.outputs.items()], key=lambda item: item[0])
-        tensors = tuple(name.encode() + info.SerializeToString(deterministic=True) for name, info in infos)
-        groups[tensors] = (*groups.get(tensors, ()), key)
-    return list(groups.values())
+    return [same_tensors(folded.signatures)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,30 +126,42 @@ class _Comparing:
             self.inner.left_out.update(plan.left_out)
             random = [name for name, tensor in fetches.items() if tensor in plan.unrepeatable]
             self.outputs.leave_out(LeftOut.UNREPEATABLE, (f"{key}: {name}" for key in self.keys for name in random))
-            for inputs in samples:
-                self._run_sample(inputs, plan, folded, frozen, inner)
+            for index, inputs in enumerate(samples):
+                # Keys that share their tensors compute the same: all at first, then in turns.
+                keys = self.keys if index == 0 else (self.keys[index % len(self.keys)],)
+                self._run_sample(keys, inputs, plan, folded, frozen, inner)
 
     def _run_sample(
-        self, inputs: Inputs, plan: Plan, folded: Runner | None, frozen: Runner, inner: Runner | None
+        self,
+        keys: Sequence[str],
+        inputs: Inputs,
+        plan: Plan,
+        folded: Runner | None,
+        frozen: Runner,
+        inner: Runner | None,
     ) -> None:
         signature = self.folded.signatures[self.keys[0]]
         fetches = fetches_of(signature)
         feeds = feeds_of(signature, inputs)
         try:
-            expected = {key: self.original(key, inputs) for key in self.keys}
+            expected = {key: self.original(key, inputs) for key in keys}
         except tf.errors.OpError as error:  # it may refuse an input, say an index out of range
             self.outputs.refusal = self.inner.refusal = f"{self.name} can not take the inputs: {one_line(error)}"
             return
         self.outputs.samples += 1
         self.inner.samples += 1
-        found: dict[str, Array] = {}
+        values: dict[str, Array] = {}
         doubt = Doubt()
         if folded is not None and inner is not None:
-            with contextlib.suppress(tf.errors.OpError):  # what the original can take, the folded graph must take
-                found = dict(zip(fetches, folded.run(list(fetches.values()), feeds), strict=True))
-            differences, doubt = inner_differences(plan, frozen, inner, feeds)
+            wanted = set(fetches.values()) if inner is folded else set[str]()
+            differences, doubt, values = inner_differences(plan, frozen, inner, feeds, wanted)
             self.inner.add(differences)
-        for key in self.keys:
+            missing = list(dict.fromkeys(tensor for tensor in fetches.values() if tensor not in values))
+            if missing:
+                with contextlib.suppress(tf.errors.OpError):  # what the original can take, the folded graph must take
+                    values |= dict(zip(missing, folded.run(missing, feeds), strict=True))
+        found = {name: values[tensor] for name, tensor in fetches.items() if tensor in values}
+        for key in keys:
             self.outputs.add(dict(_differences(key, fetches, expected[key], found, plan, doubt)))
 
 

@@ -15,6 +15,7 @@ from tf_bnfold.formats.quiet import quiet
 from tf_bnfold.formats.session import plain_config
 from tf_bnfold.verify.spread import with_spread_weights
 from tf_bnfold.verify.values import Array
+from tf_bnfold.verify.weights import assign, with_variable_weights
 
 Inputs = Mapping[str, Array]  # one array per input name of a signature
 
@@ -48,11 +49,23 @@ def opened(model: Model, feeds: Mapping[str, Array] | None = None) -> Iterator[R
     """
     shapes = {node_name(name): tf.TensorShape(value.shape).as_proto() for name, value in (feeds or {}).items()}
     with tf.Graph().as_default(), quiet(), tf.compat.v1.Session(config=plain_config()) as session:
-        runnable = with_spread_weights(with_placeholder_shapes(model.graph_def, shapes))
-        tf.graph_util.import_graph_def(runnable, name="")
+        slim, weights = with_variable_weights(with_spread_weights(model.graph_def))
+        tf.graph_util.import_graph_def(with_placeholder_shapes(slim, shapes), name="")
+        assign(session, weights)
+        del weights
         if model.init_op:
             session.run(model.init_op, {asset.tensor_name: asset.path for asset in model.assets})
         yield Runner(session)
+
+
+def same_tensors(signatures: Mapping[str, SignatureDef]) -> list[tuple[str, ...]]:
+    """Group the keys of signatures that name the same tensors, so that these run once."""
+    groups: dict[tuple[bytes, ...], tuple[str, ...]] = {}
+    for key, signature in signatures.items():
+        infos = sorted([*signature.inputs.items(), *signature.outputs.items()], key=lambda item: item[0])
+        tensors = tuple(name.encode() + info.SerializeToString(deterministic=True) for name, info in infos)
+        groups[tensors] = (*groups.get(tensors, ()), key)
+    return list(groups.values())
 
 
 def feeds_of(signature: SignatureDef, inputs: Inputs) -> dict[str, Array]:
