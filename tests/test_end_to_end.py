@@ -68,7 +68,7 @@ def test_the_whole_command(keras_saved_model, tmp_path):
     assert result["tflite"]["bytes"] == tflite.stat().st_size
     assert [entry["verified"] for entry in run["verification"]] == [True] * 3
     assert run["command"][1:] == [f"--saved_model={keras_saved_model}", *outputs]
-    assert list(run["seconds"]) == ["start", "load", "fold", "verify", "convert", "verify_tflite"]
+    assert list(run["seconds"]) == ["start", "load", "fold", "convert", "verify", "verify_tflite"]
 
     image = np.random.default_rng(1).normal(0, 2, (1, 8, 8, 3)).astype(np.float32)
     (expected, from_folded) = (

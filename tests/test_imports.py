@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "page": {"explain", "ranges", "report", *VALUES},
     "table": {"compare", "report", *VALUES},
     "clock": set(),
+    "memory": set(),
     "extras": set(),
     "parent": set(),
     "targets": {"extras", *VALUES},
@@ -47,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "measurements": {"report", "verify"},
     "pipeline": {
         *("clock", "compare", "explain", "export_stage", "gpu", "measurements", "outputs", "quantisation", "ranges"),
-        *("report", "targets"),
+        *("memory", "report", "targets"),
         *("tflite_stage", *VALUES, *ROOMS),
     },
     "tflite_stage": {

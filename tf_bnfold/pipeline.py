@@ -15,7 +15,7 @@ from typing import Any
 from tf_bnfold import verify
 from tf_bnfold.clock import Clock
 from tf_bnfold.compare import read_report, require_no_loss
-from tf_bnfold.errors import UnfoldedError
+from tf_bnfold.errors import ConverterError, UnfoldedError
 from tf_bnfold.explain import Network, explain
 from tf_bnfold.export_stage import Export, as_saved_model
 from tf_bnfold.fold import Folding, fold_graph
@@ -175,30 +175,43 @@ class _Findings:
 def _build(request: Request, frozen: Model, folded: Model, findings: _Findings, staging: Staging, clock: Clock) -> None:
     """Convert, verify, and build every output in the staging.
 
-    The converter comes first: what it refuses is told without the time of a verification, and its memory and that of
-    TensorFlow's runs, which keep theirs, do not add up.
+    The converter comes first, as TensorFlow keeps the memory of its runs, and the converter's would add to it. What it
+    refuses is told behind the verification of the fold, which may be to blame.
     """
-    options, wanted = request.options, targets(request)
+    options = request.options
     source, samples = source_of(options), None
     stage = TFLite(request, source, staging, clock)
-    content = b""
+    content, refused = b"", None
     if request.tflite:
-        content = stage.convert(findings.noting(stage.as_computed(folded)))
+        try:
+            content = stage.convert(findings.noting(stage.as_computed(folded)))
+        except ConverterError as error:
+            refused = error
         give_back()
-        findings.add_tflite(content, options)
-        findings.add_gpu(stage.gpu_compatibility(content))
     if options.verify:
         with clock.step("verify"):
             original = verify.runnable(frozen)
             samples = verify.make_samples(original, source)
             findings.add(*_compared(request, original, verify.runnable(folded), samples))
-        if request.tflite:
+    if refused:
+        raise refused
+    if request.tflite:
+        findings.add_tflite(content, options)
+        findings.add_gpu(stage.gpu_compatibility(content))
+        if samples is not None:
             findings.add(stage.compare(folded, content, samples))
-    if "tflite" in wanted:
+    if "tflite" in targets(request):
         with writing(request.tflite):
             staging.stage(request.tflite).write_bytes(content)
     if request.onnx:
         _build_onnx(request, folded, samples, findings, staging, clock)
+    _stage_graphs_and_reports(request, frozen, folded, findings, staging)
+
+
+def _stage_graphs_and_reports(
+    request: Request, frozen: Model, folded: Model, findings: _Findings, staging: Staging
+) -> None:
+    wanted = targets(request)
     if "output_saved_model" in wanted:
         with writing(request.output_saved_model):
             save_saved_model(folded, str(staging.stage(request.output_saved_model)))

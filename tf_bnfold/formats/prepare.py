@@ -1,4 +1,4 @@
-"""What is done to a graph as it is read: fix inputs, decide conditions, inline calls, cut."""
+"""What is done to a graph as it is read: fix inputs, decide conditions, inline calls, cut, share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tf_bnfold.formats.inline import inline_calls
 from tf_bnfold.formats.meta_graph import refuse_unknown_ops
 from tf_bnfold.formats.model import Model, node_name
 from tf_bnfold.formats.prune import pruned
+from tf_bnfold.formats.share import share_equal_signatures
 from tf_bnfold.formats.sound import refuse_invalid, refuse_outside
 from tf_bnfold.formats.surgery import Surgery
 
@@ -32,7 +33,8 @@ def prepared(
       found: Outputs of a model without signatures, where the user names none.
 
     Returns:
-      The model: without calls, without conditions that are constant, and without what its outputs do not need.
+      The model: without calls, without conditions that are constant, without what its outputs do not need, and with
+      the same nodes for signatures that compute the same.
 
     Raises:
       FlagError: If what the user wants can't be had.
@@ -53,6 +55,7 @@ def prepared(
     if not surgery.allow_custom_ops:
         refuse_unknown_ops(model.graph_def, path)
     refuse_outside(model.graph_def, path)
+    model = share_equal_signatures(model, keep)
     refuse_invalid(model.graph_def, path)
     left = custom_ops & {node.op for node in model.graph_def.node}
     notes = [f"custom ops {', '.join(sorted(left))} are not run here; what feeds them is compared"] if left else []

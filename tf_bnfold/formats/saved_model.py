@@ -28,7 +28,6 @@ from tf_bnfold.formats.prepare import prepared
 from tf_bnfold.formats.prune import pruned
 from tf_bnfold.formats.quiet import quiet
 from tf_bnfold.formats.session import plain_config
-from tf_bnfold.formats.share import share_equal_signatures
 from tf_bnfold.formats.sound import refuse_broken, refuse_missing, refuse_wrong_names
 from tf_bnfold.formats.surgery import Surgery
 from tf_bnfold.formats.variables import VARIABLES, variable_uses, with_marked_reads
@@ -80,7 +79,7 @@ def load_saved_model(
         frozen = _frozen(model, meta_graph, path)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} can not be loaded: {one_line(error)}") from error
-    return _without_idle_init(share_equal_signatures(_without_state(frozen) if surgery.cuts else frozen))
+    return _without_idle_init(_without_state(frozen) if surgery.cuts else frozen)
 
 
 def _saver_nodes(meta_graph: MetaGraphDef) -> tuple[str, ...]:

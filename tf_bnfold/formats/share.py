@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -25,7 +25,7 @@ _SAME_WITH_SAME_INPUTS = VARIABLE_READS | {
 _THEMSELVES = RESOURCE_VARIABLES | {"Placeholder"}  # equal only to themselves, whatever their attributes
 
 
-def share_equal_signatures(model: Model) -> Model:
+def share_equal_signatures(model: Model, keep: Sequence[str] = ()) -> Model:
     """Point a signature at the tensors of an earlier one when both compute the same from the same inputs.
 
     Keras 3 exports each model as `serve` and as `serving_default`; without this all would be folded, verified and
@@ -34,6 +34,7 @@ def share_equal_signatures(model: Model) -> Model:
 
     Args:
       model: The model.
+      keep: Names of nodes that are needed beside the model's outputs.
 
     Returns:
       The model with shared signatures, without the nodes that nothing needs any more.
@@ -54,7 +55,7 @@ def share_equal_signatures(model: Model) -> Model:
             for name in mine:
                 mine[name].CopyFrom(its[name])
     result = dataclasses.replace(model, signatures=dict(sorted(shared.items())), notes=(*model.notes, *notes))
-    return result.with_graph(pruned(model.graph_def, result.outputs()))
+    return result.with_graph(pruned(model.graph_def, [*result.outputs(), *keep]))
 
 
 def _note(key: str, original: str) -> str:

@@ -31,7 +31,7 @@ def with_spread_weights(graph_def: GraphDef) -> GraphDef:
 
 
 def _is_dilated(node: Any, weights: dict[str, Any]) -> bool:
-    if node.op != "DepthwiseConv2dNative" or node.input[1] not in weights:
+    if node.op != "DepthwiseConv2dNative" or node.input[1] not in weights or "dilations" not in node.attr:
         return False
     return any(dilation != 1 for dilation in node.attr["dilations"].list.i)
 

@@ -53,7 +53,7 @@ def assign(session: Any, values: Mapping[str, Array]) -> None:
 
 
 def _is_large_weight(node: Any) -> bool:
-    if node.op != "Const" or node.input:
+    if node.op != "Const" or node.input or "value" not in node.attr:
         return False
     proto = node.attr["value"].tensor
     dtype = tf.as_dtype(proto.dtype)
