@@ -36,7 +36,7 @@ class Settings:
     models: str
     applications: tuple[str, ...] = ("MobileNetV2", "ResNet152", "NASNetLarge")
     rounds: int = 5
-    once_above: float = 120.0
+    once_above: float = 60.0
 
 
 def export(name: str, folder: str) -> None:

@@ -154,7 +154,9 @@ def _fold(graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[s
     biases = advance(scene)
     outcomes = _settle_all(scene)
     copied = scene.ledger.settle()
-    return Folding(to_graph_def(view.graph), outcomes, dilated, biases, copied, scene.ledger.ranges())
+    folding = Folding(to_graph_def(view.graph), outcomes, dilated, biases, copied, scene.ledger.ranges())
+    view.graph.dissolve()
+    return folding
 
 
 def _settle_all(scene: Scene) -> tuple[Outcome, ...]:

@@ -49,8 +49,7 @@ def _one_per_sink(edits: Iterable[Edit]) -> Iterable[After]:
     for edit in edits:
         if isinstance(edit, After):
             key = (edit.sink.node, edit.sink.axis_out)
-            before = whole[key].affine if key in whole else Affine.identity()
-            whole[key] = After(edit.sink, before.then(edit.affine))
+            whole[key] = After(edit.sink, whole[key].affine.then(edit.affine)) if key in whole else edit
     return whole.values()
 
 

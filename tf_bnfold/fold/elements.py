@@ -113,7 +113,8 @@ def _finished_norm(
     vectors = [np.asarray(v, np.float64).ravel() for v in (gamma, beta, mean, variance)]
     affine = Affine.from_batch_norm(vectors[0], vectors[1], vectors[2], vectors[3], epsilon)
     refusal = None
-    if not np.isfinite(vectors[3]).all() or not (vectors[3] + epsilon > 0).all():
+    smallest, largest = np.minimum.reduce(vectors[3], initial=np.inf), np.maximum.reduce(vectors[3], initial=-np.inf)
+    if vectors[3].size and not (smallest + epsilon > 0 and largest < np.inf):  # NaN is neither
         refusal = Refusal(Reason.BAD_VARIANCE, node.name)
     elif not affine.is_finite:
         refusal = Refusal(Reason.NOT_FINITE, node.name)

@@ -136,9 +136,11 @@ def _not_constant(node: Node) -> Refusal:
     return Refusal(Reason.FAKE_QUANT if quantised else Reason.WEIGHTS_NOT_CONSTANT, node.name)
 
 
+@functools.lru_cache(256)
 def _along(shape: tuple[int, ...], axis: int, start: int = 0) -> IntArray:
-    """0, 1, ... along one axis of the weights, of size 1 along the others."""
+    """0, 1, ... along one axis of the weights, of size 1 along the others; not to be changed."""
     index = np.arange(start, start + shape[axis], dtype=np.intp)
+    index.flags.writeable = False
     return index.reshape([-1 if i == axis else 1 for i in range(len(shape))])
 
 

@@ -275,6 +275,18 @@ class Graph:
                 if current not in self._removed:
                     yield current
 
+    def dissolve(self) -> None:
+        """Cut all edges, when the graph is not needed any more.
+
+        Nodes and edges refer to each other in circles, which only the garbage collector would find, and at some cost.
+        """
+        for node in [*self.nodes.values(), *(node for node, _ in self._added)]:
+            node.inputs.clear()
+            node.readers.clear()
+            node.controls.clear()
+            node.followers.clear()
+            node.compute = None
+
 
 def _beside(node: Node, before: dict[Node, list[Node]], behind: dict[Node, list[Node]]) -> Iterator[Node]:
     """A node between those that were added before and behind it, and between those beside them."""

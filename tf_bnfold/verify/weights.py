@@ -13,6 +13,7 @@ from tf_bnfold.formats.model import GraphDef
 from tf_bnfold.verify.values import Array
 
 _LARGE = 1 << 16  # bytes; what is smaller costs little, and TensorFlow infers shapes from small constants
+_DTYPES = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
 _SUFFIX = "/tf_bnfold_variable"
 
 
@@ -57,7 +58,7 @@ def _is_large_weight(node: Any) -> bool:
         return False
     proto = node.attr["value"].tensor
     dtype = tf.as_dtype(proto.dtype)
-    if not dtype.is_floating or len(proto.tensor_content) < _LARGE:
+    if dtype not in _DTYPES or len(proto.tensor_content) < _LARGE:
         return False
     elements = np.prod([dim.size for dim in proto.tensor_shape.dim], dtype=object)
     return bool(elements * dtype.size == len(proto.tensor_content))
