@@ -83,3 +83,17 @@ def test_a_weight_that_a_loop_of_tf1_reads():
     with opened(Model(built.graph_def, {})) as runner:
         (found,) = runner.run(["out:0"], {})
     np.testing.assert_allclose(found, run(built.graph_def, ["out:0"], {})[0], rtol=1e-5)
+
+
+def test_a_damaged_constant_is_left_to_tensorflow():
+    """A dtype that is none, bytes that are no tensor of the shape, no value at all."""
+    for damage in (
+        lambda node: setattr(node.attr["value"].tensor, "dtype", 0),
+        lambda node: setattr(node.attr["value"].tensor.tensor_shape.dim[0], "size", 4),
+        lambda node: node.attr.pop("value"),
+    ):
+        graph_def = build(weights).graph_def
+        damage(next(node for node in graph_def.node if node.op == "Const"))
+        slim, values = with_variable_weights(graph_def)
+        assert not values
+        assert list(slim.node) == list(graph_def.node)

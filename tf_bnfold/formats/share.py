@@ -30,7 +30,7 @@ def share_equal_signatures(model: Model, keep: Sequence[str] = ()) -> Model:
 
     Keras 3 exports each model as `serve` and as `serving_default`; without this all would be folded, verified and
     stored twice. Two signatures are the same when their names, the dtypes and shapes of their inputs, and the structure
-    of their graphs down to the constants are; an op with effects is the same as itself only.
+    of their graphs down to the constants and variables are; an op with effects is the same as itself only.
 
     Args:
       model: The model.

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import graph_pb2, node_def_pb2
+from tensorflow.core.framework import graph_pb2, node_def_pb2, types_pb2
 
 from tf_bnfold.formats.model import GraphDef
 from tf_bnfold.verify.values import Array
 
 _LARGE = 1 << 16  # bytes; what is smaller costs little, and TensorFlow infers shapes from small constants
-_DTYPES = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
+_SIZES = {types_pb2.DT_HALF: 2, types_pb2.DT_BFLOAT16: 2, types_pb2.DT_FLOAT: 4, types_pb2.DT_DOUBLE: 8}  # bytes
 _SUFFIX = "/tf_bnfold_variable"
 
 
@@ -57,11 +57,8 @@ def _is_large_weight(node: Any) -> bool:
     if node.op != "Const" or node.input or "value" not in node.attr:
         return False
     proto = node.attr["value"].tensor
-    dtype = tf.as_dtype(proto.dtype)
-    if dtype not in _DTYPES or len(proto.tensor_content) < _LARGE:
-        return False
-    elements = np.prod([dim.size for dim in proto.tensor_shape.dim], dtype=object)
-    return bool(elements * dtype.size == len(proto.tensor_content))
+    size, held = _SIZES.get(proto.dtype), len(proto.tensor_content)
+    return size is not None and held >= _LARGE and held == size * math.prod(dim.size for dim in proto.tensor_shape.dim)
 
 
 def _variable(name: str, constant: Any) -> Iterator[Any]:
