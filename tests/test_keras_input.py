@@ -314,6 +314,9 @@ def test_what_is_no_model_file_is_said(file, tmp_path):
     assert "there is no config.json in it; it holds weights only" in message(tmp_path / "b.keras")
     rewritten(file, replace_layer(class_name="Conv2D", config={"filters": "many"}))
     assert f"net.keras can not be loaded by Keras {keras.__version__}: " in message(file)
+    assert message(file).endswith(
+        "; export it as a SavedModel with the code that made it, and give that by --saved_model"
+    )
     content = file.read_bytes()
     for size in range(0, len(content), len(content) // 10):
         message(write(tmp_path / "cut.keras", content[:size]))

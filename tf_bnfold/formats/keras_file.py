@@ -16,6 +16,7 @@ from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.quiet import quiet
 
 KERAS, KERAS2 = "keras", "tf_keras"
+_WAY_OUT = "export it as a SavedModel with the code that made it, and give that by --saved_model"
 _OF_KERAS2 = ("0.", "1.", "2.")
 
 
@@ -42,8 +43,8 @@ def export_keras_file(path: str, folder: str, *, allow_lambda: bool = False) -> 
     try:
         model = _loaded(library, path, allow_lambda=allow_lambda)
     except Exception as error:  # Keras raises whatever its layers do
-        hint = f"; it is a file of Keras {version}, for which {lacks}" if is_keras2 and lacks else ""
-        raise InputError(f"{path} can not be loaded by {_named(library)}: {one_line(error)}{hint}") from error
+        hint = f"it is a file of Keras {version}, for which {lacks}" if is_keras2 and lacks else _WAY_OUT
+        raise InputError(f"{path} can not be loaded by {_named(library)}: {one_line(error)}; {hint}") from error
     try:
         export_keras_model(model, folder)
     except Exception as error:
