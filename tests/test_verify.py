@@ -440,6 +440,18 @@ def test_sizes_are_found_that_the_model_can_take(folder):
     np.testing.assert_array_equal(samples[2]["image"], again[2]["image"])
 
 
+def test_long_inputs_are_tried_where_a_model_crops_its_context(folder):
+    kernel = tf.Variable(np.ones((5001, 4, 1), np.float32))
+    path = saved_models.saved(
+        str(folder / "long"),
+        lambda x: {"y": tf.nn.conv1d(x, kernel, 1, "VALID")},
+        tf.TensorSpec([None, None, 4], name="x"),
+        variables=[kernel],
+    )
+    samples = make_samples(load_saved_model(path))["serving_default"]
+    assert [each["x"].shape for each in samples] == [(1, 16384, 4)] * 3
+
+
 def test_a_model_that_takes_no_guess_is_not_verified(folder):
     path = saved_models.saved(
         str(folder / "seven"), lambda x: {"y": tf.reshape(x, [7, 7])}, tf.TensorSpec([None], name="x")

@@ -40,7 +40,10 @@ class _Guess:
     strings: str  # what they hold: words, or a file
 
 
-_SIZES = ((2, 32), (1, 32), (2, 64), (2, 224), (2, 8), (2, 4), (2, 2), (2, 1), (1, 1))  # batch, and other dimensions
+# Batch, and other dimensions; the last ones are for what crops its context of thousands of steps, as in genomics.
+_SIZES = ((2, 32), (1, 32), (2, 64), (2, 224), (2, 8), (2, 4), (2, 2), (2, 1), (1, 1), (1, 2048), (1, 16384))
+_MOST_VALUES_OF_LONG = 1 << 20  # of an input of more than so many
+_LONG = 224
 _SHAPES = (((-1, -1), ()), ((-1, -1, -1, 3), (-1,)), ((-1,), (-1, -1)), ((-1, -1, 1), ()), ((), ()))
 
 
@@ -116,8 +119,9 @@ def _random(runner: Runner, signature: SignatureDef, seed: int, scales: Sequence
 
 def _too_large(signature: SignatureDef, guess: _Guess) -> str:
     """Name an input that would have too many values, "" if there is none."""
+    most = _MOST_VALUES_OF_LONG if guess.size > _LONG else _MOST_VALUES
     sizes = {name: math.prod(_shape(signature.inputs[name], guess)) for name in sorted(signature.inputs)}
-    return next((name for name, size in sizes.items() if size > _MOST_VALUES), "")
+    return next((name for name, size in sizes.items() if size > most), "")
 
 
 def _top(value: Array) -> int:
