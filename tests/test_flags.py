@@ -151,7 +151,7 @@ def test_every_option_has_a_flag():
             "two inputs: give one of --saved_model and --keras_model",
         ),
         (["--saved_model=m", "--onnx=o", "--opset=8"], "--opset=8"),
-        (["--saved_model=m", "--dry_run", "--shared_weights=some"], "--shared_weights=some: give copy or keep"),
+        (["--saved_model=m", "--dry_run", "--shared_weights=some"], "--shared_weights=some: give copy, always or keep"),
         (["--frozen_graph=g", "--dry_run", "--signature_keys=a"], "--signature_keys: a frozen graph has no signatures"),
         (["--saved_model=m", "--dry_run", "--set_input=x"], "--set_input=x: give NAME=VALUE"),
         (["--saved_model=m", "--dry_run", "--set_input=x="], "--set_input=x=: give NAME=VALUE"),

@@ -85,6 +85,12 @@ def shared_weights():
     return g.norm(g.conv(g.image(), weights=weights)), tf.sigmoid(other)
 
 
+def many_copies():
+    weights = g.const(3, 3, 64, 64)
+    branches = [g.conv(g.image(64, name=name), weights=weights, name=f"conv_{name}") for name in "xyz"]
+    return g.norm(tf.concat(branches, axis=-1))
+
+
 def graph_input():
     return tf.sigmoid(g.norm(g.image()))
 

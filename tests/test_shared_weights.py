@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import graphs as g
 import pytest
 import tensorflow as tf
@@ -130,6 +132,57 @@ def test_one_constant_shared_by_three_takes_two_norms():
     assert folding.copied == (Copied("weights", 1, BYTES),)
 
 
+def bank(branches, size):
+    """Convolutions with the same weights, and one batch norm over the channels of all."""
+    weights = g.const(3, 3, size, size, name="weights")
+    outputs = [g.conv(g.image(size, name=f"x_{i}"), weights=weights, name=f"conv_{i}") for i in range(branches)]
+    return tf.identity(g.norm(tf.concat(outputs, axis=-1), name="bn"), name="y")
+
+
+@pytest.mark.parametrize(("branches", "size", "copies"), [(2, 64, 1), (3, 4, 2)])
+def test_one_batch_norm_may_cost_a_copy_or_a_few_bytes(branches, size, copies):
+    folding = check_fold(functools.partial(bank, branches, size))
+    assert folding.copied == (Copied("weights", copies, copies * 9 * size * size * 4),)
+
+
+def test_one_batch_norm_is_not_worth_many_copies():
+    folding = check_fold(functools.partial(bank, 3, 64))
+    (outcome,) = folding.outcomes
+    assert (outcome.status, outcome.refusal.reason) == (Status.KEPT, Reason.MANY_COPIES)
+    assert outcome.refusal.detail.startswith("weights, 147,456 bytes, would be stored 3 times")
+    assert folding.copied == ()
+
+
+def test_always_copies_even_then():
+    folding = folded(functools.partial(bank, 3, 64), "always")
+    assert [outcome.status for outcome in folding.outcomes] == [Status.UP]
+    assert folding.copied == (Copied("weights", 2, 2 * 147_456),)
+
+
+def test_a_batch_norm_that_scales_all_alike_needs_one_new_constant():
+    def graph():
+        weights = g.const(3, 3, 64, 64, name="weights")
+        outputs = [g.conv(g.image(64, name=f"x_{i}"), weights=weights, name=f"conv_{i}") for i in range(4)]
+        return tf.identity(g.norm(tf.add_n(outputs), name="bn"), name="y")
+
+    folding = check_fold(graph)
+    assert [outcome.status for outcome in folding.outcomes] == [Status.UP]
+    assert folding.copied == ()
+
+
+def test_many_copies_before_a_batch_norm_are_not_worth_it_either():
+    def graph():
+        weights = g.const(1, 1, 64, 64, name="weights")
+        x = g.norm(g.image(192), name="bn")
+        outputs = [g.conv(part, weights=weights, name=f"conv_{i}") for i, part in enumerate(tf.split(x, 3, axis=-1))]
+        return [tf.sigmoid(output, name=f"y_{i}") for i, output in enumerate(outputs)]
+
+    (outcome,) = check_fold(graph).outcomes
+    assert outcome.status is Status.KEPT
+    assert "behind it: MANY_COPIES at conv_2: " in outcome.refusal.detail
+    assert [each.status for each in folded(graph, "always").outcomes] == [Status.DOWN]
+
+
 def test_one_body_called_from_two_sites_is_folded_once_and_alike():
     """A body has its own constants: a batch norm behind one of the calls can not reach into it."""
 
@@ -149,7 +202,7 @@ def test_one_body_called_from_two_sites_is_folded_once_and_alike():
 
 def test_any_other_word_is_an_error():
     built = build(with_norms)
-    with pytest.raises(FlagError, match="--shared_weights=Keep: give copy or keep"):
+    with pytest.raises(FlagError, match="--shared_weights=Keep: give copy, always or keep"):
         tf_bnfold.fold_graph_def(built.graph_def, options=tf_bnfold.Options(shared_weights="Keep"))
     with pytest.raises(FlagError, match=r"--keep=\(: not a regular expression: missing \)"):
         tf_bnfold.fold_graph_def(built.graph_def, options=tf_bnfold.Options(keep="("))

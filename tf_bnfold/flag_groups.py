@@ -114,9 +114,10 @@ GROUPS: Mapping[str, Sequence[Flag]] = {
             _S,
             "shared_weights",
             _DEFAULTS.shared_weights,
-            "copy|keep",
+            "copy|always|keep",
             "weights that several ops read: copy them where these take different things, and the report says how many "
-            "bytes that adds; or keep them, and fold only what does not scale them (default: copy)",
+            "bytes that adds, but not many times for one batch norm alone; always, even then; or keep them, and fold "
+            "only what does not scale them (default: copy)",
         ),
         Flag(_B, "fail_if_unfolded", _DEFAULTS.fail_if_unfolded, "", "write no model, exit 4, when a batch norm stays"),
     ),

@@ -10,7 +10,7 @@ from typing import Any
 # Ways to quantise in which linear ops compute with integers: one scale for all features that they read, and one for all
 # weights of an output, so that features of unlike ranges are lost in either.
 IN_INTEGERS = ("dynamic", "int8", "int16x8")
-SHARED_WEIGHTS = ("copy", "keep")
+SHARED_WEIGHTS = ("copy", "always", "keep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +43,9 @@ class Options:
       gpu_compatibility: Ask TensorFlow's analyser which ops of the .tflite would leave the GPU delegate.
       min_sqnr: Signal to quantisation noise in dB that the outputs of a quantised .tflite must have.
       keep: Regular expression; batch norms whose name it finds are left alone. "" keeps none.
-      shared_weights: Of weights that several ops read, "copy" gives each op its own where they take different things;
-        "keep" stores them once, and leaves what would scale them.
+      shared_weights: Of weights that several ops read, "copy" gives each op its own where they take different things,
+        but not for one batch norm alone more than two; "always" does even that; "keep" stores them once, and leaves
+        what would scale them.
       fail_if_unfolded: Fail when a batch norm stays.
       overwrite: Replace a SavedModel folder that is not empty.
       dry_run: Only report.
@@ -121,5 +122,5 @@ def wrong_folding(keep: str, shared_weights: str) -> str | None:
     except re.error as error:
         return f"--keep={keep}: not a regular expression: {error}"
     if shared_weights not in SHARED_WEIGHTS:
-        return f"--shared_weights={shared_weights}: give {' or '.join(SHARED_WEIGHTS)}"
+        return f"--shared_weights={shared_weights}: give {', '.join(SHARED_WEIGHTS[:-1])} or {SHARED_WEIGHTS[-1]}"
     return None

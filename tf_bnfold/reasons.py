@@ -97,6 +97,11 @@ class Reason(enum.Enum):
         "Conv2D -> batch norm; another Conv2D reads the same weights; with --shared_weights=keep",
         "leave --shared_weights=keep out, so that each op gets weights of its own",
     )
+    MANY_COPIES = (
+        "one batch norm would cost several copies of weights that many ops read",
+        "three Conv2D with the same 36,864 weights -> Concat of their channels -> batch norm",
+        "give the convolutions weights of their own, or take --shared_weights=always, which copies them",
+    )
     FETCHED = (
         "the value that would change is an output of the graph",
         "Conv2D -> batch norm; Conv2D is an output",

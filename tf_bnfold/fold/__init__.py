@@ -62,7 +62,7 @@ class _Wishes:
     """What the user wants of a fold."""
 
     keep: str
-    keep_shared: bool
+    shared_weights: str
     keep_input_ranges: bool
 
 
@@ -81,8 +81,9 @@ def fold_graph(
       outputs: Names of nodes or tensors that keep their name and value; None for all nodes that nothing reads.
       inputs: Names of nodes or tensors that are fed beside the placeholders.
       keep: Regular expression; a batch norm is left alone when it is found in the name of one of its nodes.
-      shared_weights: Of weights that several ops read, "copy" gives each op its own where they take different things;
-        "keep" stores them once, and leaves what would scale them.
+      shared_weights: Of weights that several ops read, "copy" gives each op its own where they take different things,
+        but not for one batch norm alone more than two; "always" does even that; "keep" stores them once, and leaves
+        what would scale them.
       quantize: How the .tflite will be quantised; where it will compute with integers, an affine stays that brings
         channels of a graph input, which have unlike ranges, together.
 
@@ -90,12 +91,12 @@ def fold_graph(
       The folded graph, which has the same values at every name that survives, and what became of each site.
 
     Raises:
-      FlagError: keep is no regular expression, or shared_weights is neither.
+      FlagError: keep is no regular expression, or shared_weights is none of these.
       InputError: The graph is broken, or a name is not in it.
     """
     if (wrong := wrong_folding(keep, shared_weights)) is not None:
         raise FlagError(wrong)
-    wishes = _Wishes(keep, keep_shared=shared_weights == "keep", keep_input_ranges=quantize in IN_INTEGERS)
+    wishes = _Wishes(keep, shared_weights, keep_input_ranges=quantize in IN_INTEGERS)
     with _no_garbage_collection():
         main = _fold(graph_def, outputs, inputs, wishes)
         return _with_functions(main, outputs, inputs, wishes)
@@ -149,7 +150,13 @@ def _fold(graph_def: GraphDef, outputs: Sequence[str] | None, inputs: Sequence[s
     keep = wishes.keep
     kept = frozenset(node for node in view.graph.nodes.values() if keep and re.search(keep, node.name))
     scene = Scene(
-        view, Ledger(view, keep_shared=wishes.keep_shared), find_elements(view), {}, kept, wishes.keep_input_ranges
+        view,
+        Ledger(view, keep_shared=wishes.shared_weights == "keep"),
+        find_elements(view),
+        {},
+        kept,
+        wishes.keep_input_ranges,
+        copies_always=wishes.shared_weights == "always",
     )
     biases = advance(scene)
     outcomes = _settle_all(scene)

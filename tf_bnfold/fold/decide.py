@@ -10,6 +10,7 @@ import numpy as np
 
 from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.fold import edits
+from tf_bnfold.fold.copies import refuse_copies
 from tf_bnfold.fold.down import down
 from tf_bnfold.fold.input_ranges import spreads_input
 from tf_bnfold.fold.ledger import fits_dtype, rounds_well
@@ -94,7 +95,8 @@ def _both(raised: Refusal, lowered: Refusal) -> str:
 
 
 def _up(scene: Scene, site: Site, affine: Affine) -> Route | Refusal:
-    route = up(scene, Use(site.first.node, site.first.port), Placed(affine.condensed(), site.axis))
+    found = up(scene, Use(site.first.node, site.first.port), Placed(affine.condensed(), site.axis))
+    route = _at_its_price(scene, found)
     return route if isinstance(route, Refusal) else refuse_narrower(scene.view.graph, site, affine, route) or route
 
 
@@ -102,11 +104,18 @@ def _down(scene: Scene, site: Site, affine: Affine) -> Route | Refusal:
     """Down into linear ops, past other sites; else into other sites."""
     tensor, placed = Tensor(site.output, 0), Placed(affine.condensed(), site.axis)
     if not _meets_sites(scene, tensor):
-        passing = down(scene, tensor, placed, merge=False)
+        passing = _at_its_price(scene, down(scene, tensor, placed, merge=False))
         if not isinstance(passing, Refusal):
             return passing
-    merging = down(scene, tensor, placed, merge=True)
+    merging = _at_its_price(scene, down(scene, tensor, placed, merge=True))
     return merging if _meets_sites(scene, tensor) or not isinstance(merging, Refusal) else passing
+
+
+def _at_its_price(scene: Scene, route: Route | Refusal) -> Route | Refusal:
+    """A route, unless it would store weights more often than a site is worth."""
+    if isinstance(route, Refusal) or scene.copies_always:
+        return route
+    return refuse_copies(scene.view, route) or route
 
 
 def _meets_sites(scene: Scene, tensor: Tensor) -> bool:

@@ -122,6 +122,7 @@ class Scene:
       waiting: The sites that are not decided yet, by each of their nodes.
       kept: Nodes that the user wants left alone.
       keeps_input_ranges: Whether what brings channels of a graph input into like ranges stays.
+      copies_always: Whether one site may cost many copies of shared weights.
     """
 
     view: View
@@ -130,3 +131,4 @@ class Scene:
     waiting: dict[Node, Site]
     kept: frozenset[Node]
     keeps_input_ranges: bool = False
+    copies_always: bool = False
