@@ -112,6 +112,23 @@ def test_what_tf2onnx_merges_wrongly_is_found_and_nothing_is_written(name, tmp_p
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize("size", [(3, 1), (2, 3)])
+def test_a_dilated_convolution_of_a_free_size_runs_in_onnxruntime(depthwise, size, tmp_path):
+    weights = RANDOM.normal(0, 1, (*size, 16, 1 if depthwise else 16)).astype(np.float32)
+
+    def dilated(image):
+        conv = tf.nn.depthwise_conv2d if depthwise else tf.nn.conv2d
+        strides = [1, 1, 1, 1] if depthwise else 1
+        computed = tf.reshape(weights, weights.shape)  # as that of a Conv1D is, behind an ExpandDims
+        return tf.nn.relu(conv(image, computed, strides, "SAME", dilations=[2, 3]) + BIASES[0, 0])
+
+    model = loaded(tmp_path, dilated, (None, None, None, 16))
+    finding = verify_onnx(model, "serving_default", converted(model, tmp_path), make_samples(model))
+    assert not isinstance(finding, NotVerified), finding
+    assert finding.failed == ()
+
+
 def test_our_spelling_is_converted_right(tmp_path):
     model = loaded(tmp_path, lambda image: {name: function(image) for name, function in FAULTS.items()})
     content = converted(model, tmp_path)

@@ -16,17 +16,20 @@ from tf_bnfold.formats.tensors import tensor_infos, tensor_name, unused
 
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv3D")
 _BIASED = ("Conv2D", "Conv2DBackpropInput")
+_PADDED = ("Conv2D", "DepthwiseConv2dNative")
 _FLOATS = (types_pb2.DT_FLOAT, types_pb2.DT_HALF, types_pb2.DT_DOUBLE, types_pb2.DT_BFLOAT16)
 
 
 def onnx_ready(graph_def: GraphDef) -> GraphDef:
-    """Spell three things otherwise, with the same values in each element.
+    """Spell four things otherwise, with the same values in each element.
 
     - `x + c` with c on another axis than the last becomes `x - (-c)`: tf2onnx takes such an Add behind a convolution
       for the convolution's bias, on the channel axis.
     - The second of two BiasAdds in a row becomes AddV2: tf2onnx gives the convolution two biases.
     - `x * c` where x has one channel and c several becomes `tile(x) * c`: tf2onnx multiplies the weights and keeps the
       old shape.
+    - SAME of a dilated convolution becomes EXPLICIT: where a size is free, tf2onnx writes SAME_UPPER, and onnxruntime
+      takes no dilation with that.
 
     The batch norms that TFLite does not take are spelled for tf2onnx too.
 
@@ -53,6 +56,7 @@ def onnx_ready(graph_def: GraphDef) -> GraphDef:
             made += _subtracted(node, nodes, taken)
     made += _tiled(result, nodes, taken)
     result.node.extend(made)
+    _pad_explicitly(result)
     return result
 
 
@@ -90,6 +94,30 @@ def _subtracted(node: Any, nodes: Mapping[str, Any], taken: set[str]) -> list[An
         node.input[:2] = [node.input[1 - position], negated.name]
         return [negated]
     return []
+
+
+def _pad_explicitly(graph_def: GraphDef) -> None:
+    """Write the zeros of SAME as numbers, where a convolution is dilated and its stride of 1 makes them known."""
+    dilated = [node for node in graph_def.node if _is_dilated(node)]
+    infos = tensor_infos(graph_def, [tensor_name(node.input[1]) for node in dilated])
+    for node in dilated:
+        sizes = [dim.size for dim in infos[tensor_name(node.input[1])].tensor_shape.dim[:2]]
+        if len(sizes) < 2 or min(sizes) < 0:
+            continue
+        first = 2 if "data_format" in node.attr and node.attr["data_format"].s == b"NCHW" else 1
+        paddings = [0] * 8
+        for axis, size in enumerate(sizes, start=first):
+            total = (size - 1) * node.attr["dilations"].list.i[axis]
+            paddings[2 * axis : 2 * axis + 2] = [total // 2, total - total // 2]
+        node.attr["padding"].s = b"EXPLICIT"
+        node.attr["explicit_paddings"].list.i[:] = paddings
+
+
+def _is_dilated(node: Any) -> bool:
+    """Whether a node is a dilated convolution of stride 1 that pads as much as it takes (SAME)."""
+    if node.op not in _PADDED or node.attr["padding"].s != b"SAME" or "dilations" not in node.attr:
+        return False
+    return max(node.attr["dilations"].list.i, default=1) > 1 and max(node.attr["strides"].list.i) == 1
 
 
 def _tiled(graph_def: GraphDef, nodes: Mapping[str, Any], taken: set[str]) -> list[Any]:
