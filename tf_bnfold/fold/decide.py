@@ -101,14 +101,20 @@ def _up(scene: Scene, site: Site, affine: Affine) -> Route | Refusal:
 
 
 def _down(scene: Scene, site: Site, affine: Affine) -> Route | Refusal:
-    """Down into linear ops, past other sites; else into other sites."""
+    """Down into linear ops, past other sites; else into other sites; else an offset into what a sum adds to it."""
     tensor, placed = Tensor(site.output, 0), Placed(affine.condensed(), site.axis)
     if not _meets_sites(scene, tensor):
         passing = _at_its_price(scene, down(scene, tensor, placed, merge=False))
         if not isinstance(passing, Refusal):
             return passing
     merging = _at_its_price(scene, down(scene, tensor, placed, merge=True))
-    return merging if _meets_sites(scene, tensor) or not isinstance(merging, Refusal) else passing
+    if not isinstance(merging, Refusal):
+        return merging
+    if affine.has_unit_scale:
+        aside = _at_its_price(scene, down(scene, tensor, placed, merge=False, others_take=True))
+        if not isinstance(aside, Refusal):
+            return aside
+    return merging if _meets_sites(scene, tensor) else passing
 
 
 def _at_its_price(scene: Scene, route: Route | Refusal) -> Route | Refusal:

@@ -9,7 +9,9 @@ import heapq
 import itertools
 
 from tf_bnfold.algebra.affine import Affine
+from tf_bnfold.algebra.channels import Joins
 from tf_bnfold.fold import laws, sinks, transfer
+from tf_bnfold.fold.beside import beside
 from tf_bnfold.fold.bias import bias_behind
 from tf_bnfold.fold.elements import Element
 from tf_bnfold.fold.ledger import cancels, fits_dtype, unfit_constant
@@ -20,7 +22,7 @@ from tf_bnfold.graph.graph import Node, Tensor
 from tf_bnfold.reasons import Reason, Refusal
 
 
-def down(scene: Scene, tensor: Tensor, placed: Placed, *, merge: bool) -> Route | Refusal:
+def down(scene: Scene, tensor: Tensor, placed: Placed, *, merge: bool, others_take: bool = False) -> Route | Refusal:
     """Find linear ops behind `tensor` that take the affine on it, in all readers, so that it need not be computed.
 
     Args:
@@ -28,18 +30,20 @@ def down(scene: Scene, tensor: Tensor, placed: Placed, *, merge: bool) -> Route 
       tensor: The tensor that the affine computes now.
       placed: The affine.
       merge: Whether other sites on the way take it; else it passes them.
+      others_take: Whether an offset that comes to a sum may go up into the sum's other inputs.
     """
-    return _Down(scene, merge=merge).run(tensor, placed)
+    return _Down(scene, merge=merge, others_take=others_take).run(tensor, placed)
 
 
 class _Down:
     """One search towards the consumers, in topological order, so that a join knows all its inputs."""
 
-    def __init__(self, scene: Scene, *, merge: bool) -> None:
+    def __init__(self, scene: Scene, *, merge: bool, others_take: bool) -> None:
         self.scene = scene
         self.view = scene.view
         self.graph = scene.view.graph
         self.merge = merge
+        self.others_take = others_take
         self.arrived: dict[Node, dict[int, Placed]] = {}
         self.heap: list[tuple[float, int, Node]] = []
         self.count = itertools.count()
@@ -78,12 +82,25 @@ class _Down:
         site = self.scene.waiting.get(node)
         if self.merge and site is not None and site.first.node is node:
             return self._into_site(site, arrived)
+        element = self.scene.elements.get(node)
+        if element is None and self._goes_beside(node, arrived):
+            return None
         if self.graph.is_fetched(node):
             return Refusal(Reason.GRAPH_OUTPUT, node.name)
-        element = self.scene.elements.get(node)
         if element is not None:
             return self._past_element(element, arrived)
         return self._past_law(node, arrived)
+
+    def _goes_beside(self, node: Node, arrived: dict[int, Placed]) -> bool:
+        """Whether other inputs of a sum take what arrives at it, so that its own value stays."""
+        law = laws.law_of(self.view, node) if self.others_take else None
+        if law is None or isinstance(law, Refusal) or law.joins is not Joins.SUM:
+            return False
+        taken = beside(self.scene, node, law, arrived, self.route)
+        if isinstance(taken, Refusal):
+            return False
+        self.route.extend(taken)
+        return True
 
     def _past_law(self, node: Node, arrived: dict[int, Placed]) -> Refusal | None:
         law = laws.law_of(self.view, node)
