@@ -608,6 +608,28 @@ def test_coarsest_dtype_counts_the_insides_of_functions():
     assert coarsest("fine:0") == tf.float32
 
 
+def test_looking_at_a_graph_leaves_it_as_it_is():
+    """A read of an attribute that a NodeDef leaves out writes an empty one, with which a function's body can't run.
+
+    SavedModels leave defaults out: none of a Keras 2 model with a branch or a loop was verified.
+    """
+
+    def build(x):
+        @tf.function
+        def size(x):
+            return tf.raw_ops.Shape(input=x, name="size")
+
+        tf.identity(size(x), name="out")
+
+    graph_def = nature_of(build)
+    (size,) = (node for function in graph_def.library.function for node in function.node_def if node.op == "Shape")
+    del size.attr["out_type"]
+    before = graph_def.SerializeToString(deterministic=True)
+    for look in (coarsest_dtype, deciding_nodes, changeable_nodes, conditional_tensors):
+        look(graph_def)
+    assert graph_def.SerializeToString(deterministic=True) == before
+
+
 def test_a_name_whose_op_changed_is_compared(folder):
     """The node that carries a batch norm's value after folding has its name, whatever op it is."""
     path = saved_models.keras2(str(folder / "renamed"))

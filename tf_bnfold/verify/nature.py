@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import graphlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
-from tensorflow.python.framework import op_def_registry
 
 from tf_bnfold.formats.effects import V1_CONTROL_FLOW, VARIABLE_READS, has_effect
 from tf_bnfold.formats.model import GraphDef, node_name
 from tf_bnfold.formats.prune import called_functions, function_names
+from tf_bnfold.formats.tensors import input_dtypes, output_dtypes
 
 # Ops that map floats to floats in steps. Ops from floats to integers or booleans are found by their dtypes.
 _STEPS = frozenset({
@@ -70,11 +70,11 @@ def _functions_with(library: Any, condition: Callable[[Any], bool]) -> frozenset
 
 def _decides(node: Any) -> bool:
     if node.op in _STEPS:
-        return any(dtype in _FLOATS for dtype in _input_dtypes(node))
+        return any(dtype in _FLOATS for dtype in input_dtypes(node))
     if node.op in _AS_IT_IS or node.op in V1_CONTROL_FLOW or any(attr.HasField("func") for attr in node.attr.values()):
         return False
-    outputs = set(_output_dtypes(node))
-    return bool(outputs - _FLOATS - _OPAQUE) and any(dtype in _FLOATS for dtype in _input_dtypes(node))
+    outputs = set(output_dtypes(node))
+    return bool(outputs - _FLOATS - _OPAQUE) and any(dtype in _FLOATS for dtype in input_dtypes(node))
 
 
 def changeable_nodes(graph_def: GraphDef) -> frozenset[str]:
@@ -119,7 +119,7 @@ def coarsest_dtype(graph_def: GraphDef) -> Callable[[str], tf.DType]:
     for coarse, dtype in _COARSE.items():
 
         def is_coarse(node: Any, coarse: int = coarse) -> bool:
-            return coarse in _output_dtypes(node)
+            return coarse in output_dtypes(node)
 
         inside = _functions_with(graph_def.library, is_coarse)
         behind[dtype] = reach(
@@ -165,23 +165,3 @@ def reach(graph_def: GraphDef, sources: Iterable[str], barred: Collection[str] =
                 found.add(reader)
                 pending.append(reader)
     return Reach(frozenset(found))
-
-
-def _input_dtypes(node: Any) -> Iterator[int]:
-    op_def = op_def_registry.get(node.op)
-    return _dtypes(node, op_def.input_arg if op_def else ())
-
-
-def _output_dtypes(node: Any) -> Iterator[int]:
-    op_def = op_def_registry.get(node.op)
-    return _dtypes(node, op_def.output_arg if op_def else ())
-
-
-def _dtypes(node: Any, arguments: Any) -> Iterator[int]:
-    for argument in arguments:
-        if argument.type_list_attr:
-            yield from node.attr[argument.type_list_attr].list.type
-        elif argument.type_attr:
-            yield node.attr[argument.type_attr].type
-        else:
-            yield argument.type
