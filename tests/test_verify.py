@@ -452,6 +452,22 @@ def test_long_inputs_are_tried_where_a_model_crops_its_context(folder):
     assert [each["x"].shape for each in samples] == [(1, 16384, 4)] * 3
 
 
+def test_ids_that_come_as_floats_are_found(folder):
+    """Keras's Input is float32 where nothing else is said, and an Embedding casts what it gets."""
+    table = tf.Variable(np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32))
+
+    def call(ids, x):
+        return tf.reduce_sum(tf.gather(table, tf.cast(ids, tf.int32)), 1) + x
+
+    specs = [tf.TensorSpec([None, 64], name="ids"), tf.TensorSpec([None, 3], name="x")]
+    model = load_saved_model(saved_models.saved(str(folder / "ids"), call, *specs, variables=[table]))
+    samples = make_samples(model)
+    assert not isinstance(samples, NotVerified), samples.reason
+    drawn = [inputs["ids"] for inputs in samples["serving_default"]]
+    assert all(((ids >= 0) & (ids < 5)).all() for ids in drawn)
+    assert max(ids.max() for ids in drawn) > 1
+
+
 def test_a_model_that_takes_no_guess_is_not_verified(folder):
     path = saved_models.saved(
         str(folder / "seven"), lambda x: {"y": tf.reshape(x, [7, 7])}, tf.TensorSpec([None], name="x")

@@ -38,6 +38,7 @@ class _Guess:
     integers: int  # upper end (exclusive) of integers, for instance token ids
     shapes: tuple[tuple[int, ...], tuple[int, ...]]  # of numbers and strings that do not say their rank; -1 is open
     strings: str  # what they hold: words, or a file
+    counts: bool = False  # whether floats are numbers from 0 to below `integers`, as ids that a model casts are
 
 
 # Batch, and other dimensions; the last ones are for what crops its context of thousands of steps, as in genomics.
@@ -51,8 +52,11 @@ def _guesses(signature: SignatureDef) -> Iterator[_Guess]:
     infos = signature.inputs.values()
     shapes = _SHAPES if any(info.tensor_shape.unknown_rank for info in infos) else _SHAPES[:1]
     strings = ("words", "wav", "png") if any(info.dtype == tf.string.as_datatype_enum for info in infos) else ("words",)
-    for string, shape, integers, (batch, size) in itertools.product(strings, shapes, (100, 10, 2), _SIZES):
-        yield _Guess(batch, size, integers, shape, string)
+    has_floats = any(tf.as_dtype(info.dtype).is_floating for info in infos)
+    for counts, string, shape, integers, (batch, size) in itertools.product(
+        (False, True) if has_floats else (False,), strings, shapes, (100, 10, 2), _SIZES
+    ):
+        yield _Guess(batch, size, integers, shape, string, counts)
 
 
 def make_samples(model: Model, source: Source | None = None, *, seed: int = 0) -> Samples | NotVerified:
@@ -97,7 +101,8 @@ def _random(runner: Runner, signature: SignatureDef, seed: int, scales: Sequence
             error = error if tried else f"input {large} is too large for random values"
             continue
         inputs = _draw(signature, guess, 1.0, np.random.default_rng(seed))
-        form = str([(name, value.shape, _top(value), guess.strings) for name, value in sorted(inputs.items())])
+        drawn = [(name, value.shape, _top(value)) for name, value in sorted(inputs.items())]
+        form = str((drawn, guess.strings, guess.counts and guess.integers))
         if form in tried:
             continue
         tried.add(form)
@@ -140,6 +145,8 @@ def _draw(
 def _array(info: TensorInfo, guess: _Guess, scale: float, random: np.random.Generator, *, positive: bool) -> Array:
     dtype = tf.as_dtype(info.dtype)
     shape = _shape(info, guess)
+    if dtype.is_floating and guess.counts:
+        return np.asarray(guess.integers * random.random(shape)).astype(dtype.as_numpy_dtype)
     if dtype.is_floating or dtype.is_complex:
         draw = random.random if positive else random.standard_normal
         return np.asarray(scale * draw(shape)).astype(dtype.as_numpy_dtype)
