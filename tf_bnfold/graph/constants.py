@@ -3,94 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tf_bnfold.graph import attributes
+from tf_bnfold.graph.evaluate import OPS, STEERED, Array, evaluate
 from tf_bnfold.graph.graph import Graph, Node, Tensor
-
-Array = npt.NDArray[Any]
 
 # Parameters of a batch norm are vectors; arithmetic on larger constants is left to TensorFlow.
 _LARGEST_RESULT = 1 << 26
-
-
-def _reshape(node: Node, x: Array, shape: Array) -> Array:
-    return x.reshape(shape.astype(int))
-
-
-def _squeeze(node: Node, x: Array) -> Array:
-    axes = tuple(attributes.value(node, "squeeze_dims") or ())
-    return x.squeeze(axes) if axes else x.squeeze()
-
-
-def _transpose(node: Node, x: Array, order: Array) -> Array:
-    return x.transpose(order.astype(int))
-
-
-def _cast(node: Node, x: Array) -> Array:
-    return x.astype(attributes.numpy_dtype(attributes.value(node, "DstT")))
-
-
-def _concat(node: Node, *inputs: Array) -> Array:
-    return np.concatenate(inputs[:-1], axis=int(inputs[-1]))
-
-
-def _pack(node: Node, *inputs: Array) -> Array:
-    return np.stack(inputs, axis=attributes.value(node, "axis"))
-
-
-def _fill(node: Node, shape: Array, x: Array) -> Array:
-    return np.full(shape.astype(int), x)
-
-
-def _real_div(node: Node, x: Array, y: Array) -> Array:
-    if np.issubdtype(x.dtype, np.floating):
-        return np.divide(x, y)
-    raise TypeError  # integer division has its own rounding
-
-
-# Ops whose further inputs say where elements go, not what they are.
-_STEERED = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose", "BroadcastTo"})
-
-# What is read as arithmetic on constants. Each gets the node and its inputs' values.
-_EVALUATE: dict[str, Callable[..., Array]] = {
-    "Identity": lambda node, x: x,
-    "ReadVariableOp": lambda node, x: x,
-    "StopGradient": lambda node, x: x,
-    "PreventGradient": lambda node, x: x,
-    "Snapshot": lambda node, x: x,
-    "Reshape": _reshape,
-    "Squeeze": _squeeze,
-    "ExpandDims": lambda node, x, axis: np.expand_dims(x, int(axis)),
-    "Transpose": _transpose,
-    "Cast": _cast,
-    "ConcatV2": _concat,
-    "Pack": _pack,
-    "Fill": _fill,
-    "BroadcastTo": lambda node, x, shape: np.broadcast_to(x, shape.astype(int)),
-    "Add": lambda node, x, y: x + y,
-    "AddV2": lambda node, x, y: x + y,
-    "Sub": lambda node, x, y: x - y,
-    "Mul": lambda node, x, y: x * y,
-    "RealDiv": _real_div,
-    "Div": _real_div,
-    "Maximum": lambda node, x, y: np.maximum(x, y),
-    "Minimum": lambda node, x, y: np.minimum(x, y),
-    "Pow": lambda node, x, y: np.power(x, y),
-    "Neg": lambda node, x: -x,
-    "Abs": lambda node, x: np.abs(x),
-    "Sqrt": lambda node, x: np.sqrt(x),
-    "Rsqrt": lambda node, x: 1 / np.sqrt(x),
-    "Square": lambda node, x: x * x,
-    "Exp": lambda node, x: np.exp(x),
-    "Log": lambda node, x: np.log(x),
-    "Reciprocal": lambda node, x: 1 / x,
-    "Inv": lambda node, x: 1 / x,
-}
+# TensorFlow will say what is wrong with it, or it is no arithmetic that is known here.
+_NOT_KNOWN = (ValueError, TypeError, IndexError, OverflowError, MemoryError)
+_SEVERAL = frozenset({"Split", "SplitV", "Unpack"})  # ops with several outputs
 
 
 class Constants:
@@ -99,7 +23,8 @@ class Constants:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._is_constant: dict[Node, bool] = {}
-        self._values: dict[Node, Array | None] = {}
+        self._values: dict[Node, Array | None] = {}  # of the first output
+        self._others: dict[Node, list[Array]] = {}  # of all outputs, where there are several
         self.decoded = 0
 
     def is_constant(self, tensor: Tensor) -> bool:
@@ -108,7 +33,7 @@ class Constants:
         known = self._is_constant.get(node)
         if known is None:
             known = self._find_out(node) if node.inputs else self._leaf(node)
-        return known and index == 0
+        return known and (index == 0 or node.op in _SEVERAL)
 
     def _leaf(self, node: Node) -> bool:
         self._is_constant[node] = known = node.op == "Const" and not self._graph.is_fed(node)
@@ -121,7 +46,7 @@ class Constants:
             if node in known:
                 pending.pop()
                 continue
-            if node.op not in _EVALUATE or self._graph.is_fed(node):
+            if node.op not in OPS or self._graph.is_fed(node):
                 self._leaf(node)
             elif unknown := [t.node for t in node.inputs if t.node not in known]:
                 known_false = any(known.get(t.node) is False for t in node.inputs)
@@ -142,7 +67,14 @@ class Constants:
             if node.inputs:
                 self._compute_inputs_of(node)
             self._values[node] = self._evaluate(node)
-        return self._values[node]
+        return self._known(tensor)
+
+    def _known(self, tensor: Tensor) -> Array | None:
+        """The value of a tensor whose node is evaluated."""
+        if tensor.index == 0:
+            return self._values[tensor.node]
+        several = self._others.get(tensor.node, ())
+        return several[tensor.index] if tensor.index < len(several) else None
 
     def _compute_inputs_of(self, asked: Node) -> None:
         pending = [t.node for t in asked.inputs]
@@ -182,36 +114,25 @@ class Constants:
             seen.add(node)
             if node.op == "Const":
                 smallest = min(smallest, attributes.numpy_dtype(attributes.dtype(node)).itemsize)
-            pending.extend(t.node for t in (node.inputs[:1] if node.op in _STEERED else node.inputs))
+            data = node.inputs if node.op not in STEERED else node.inputs[STEERED[node.op] :][:1]
+            pending.extend(t.node for t in data)
         return smallest
 
     def _evaluate(self, node: Node) -> Array | None:
         if node.array is not None:
             return node.array
-        inputs = [value for tensor in node.inputs if (value := self._values[tensor.node]) is not None]
+        inputs = [value for tensor in node.inputs if (value := self._known(tensor)) is not None]
         if len(inputs) < len(node.inputs):
             return None
         try:
             if node.op == "Const":
                 return _inside(self._decode(node, _LARGEST_RESULT))
-            if _result_size(node, inputs) > _LARGEST_RESULT:
-                return None
-            with np.errstate(all="ignore"):
-                result = _inside(np.asarray(_EVALUATE[node.op](node, *inputs)))
-        except (ValueError, TypeError, IndexError, OverflowError, MemoryError):
-            return None  # TensorFlow will say what is wrong with it, or it is no arithmetic of floats
-        return result
-
-
-def _result_size(node: Node, inputs: Sequence[Array]) -> int:
-    """The most elements that the result of an op can have."""
-    if node.op in ("Fill", "BroadcastTo"):
-        return math.prod(map(int, inputs[0 if node.op == "Fill" else 1].ravel()))
-    if node.op in ("ConcatV2", "Pack"):
-        return sum(x.size for x in inputs)
-    if node.op in _STEERED or len(inputs) < 2:
-        return inputs[0].size
-    return math.prod(np.broadcast_shapes(*(x.shape for x in inputs)))
+            results = [_inside(result) for result in evaluate(node, inputs, _LARGEST_RESULT)]
+        except _NOT_KNOWN:
+            return None
+        if node.op in _SEVERAL:
+            self._others[node] = results
+        return results[0] if results else None
 
 
 def _inside(array: Array) -> Array:
