@@ -85,6 +85,12 @@ def splat(*shape):
     return lambda x: raw.AddV2(x=raw.Mul(x=x, y=g.numbers(np.full(shape, -1.5))), y=g.numbers(np.full(shape, 0.7)))
 
 
+def over_several_axes(x):
+    """A batch norm over the height and the channels, BatchNormalization(axis=[1, 3])."""
+    y = raw.Mul(x=x, y=g.const(1, 4, 1, 4) * tf.math.rsqrt(g.positive(1, 4, 1, 4) + 1e-3), name="site")
+    return raw.AddV2(x=y, y=g.const(1, 4, 1, 4))
+
+
 def full(axis, *shape):
     """A constant of full shape that varies along one axis."""
 
@@ -117,6 +123,7 @@ UP = [
     *[Row(f"scalars-{shape}", lambda s=shape: binary("AddV2", *s)(binary("Mul", *s, name="m")(conv())), CONV) for shape in ((), (1,))],
     *[Row(f"splat-{shape}", lambda s=shape: splat(*s)(conv()), CONV) for shape in ((4,), (4, 4, 4), (1, 4, 4, 4))],
     Row("full-channel", lambda: full(3, 1, 4, 4, 4)(conv()), "Conv2D"),
+    Row("several-axes", lambda: over_several_axes(conv()), "AddV2 Conv2D Mul", {"site": Reason.CHANNEL_AXIS}),
     Row("full-height", lambda: full(1, 1, 4, 4, 4)(conv()), "Conv2D Mul", {"site": Reason.CHANNEL_AXIS}),
     *[Row(f"{op}-{turned}", lambda o=op, t=turned: binary(o, 4, turned=t)(conv()), left) for op, turned, left in (
         ("Mul", False, "Conv2D"), ("Mul", True, "Conv2D"), ("Sub", False, CONV), ("Sub", True, CONV), ("RealDiv", False, "Conv2D"), ("Div", False, "Conv2D"),

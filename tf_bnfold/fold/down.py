@@ -77,8 +77,9 @@ class _Down:
     def _pass(self, node: Node, arrived: dict[int, Placed]) -> Refusal | None:
         if node in self.scene.kept:
             return Refusal(Reason.KEPT_BY_USER, node.name)
-        if sinks.is_sink_op(node):
-            return self._into_sink(node, arrived)
+        taken = self._into_sink(node, arrived) if sinks.is_sink_op(node) else None
+        if sinks.is_sink_op(node) and not sinks.may_pass(taken):
+            return taken
         site = self.scene.waiting.get(node)
         if self.merge and site is not None and site.first.node is node:
             return self._into_site(site, arrived)
@@ -89,7 +90,8 @@ class _Down:
             return Refusal(Reason.GRAPH_OUTPUT, node.name)
         if element is not None:
             return self._past_element(element, arrived)
-        return self._past_law(node, arrived)
+        refusal = self._past_law(node, arrived)
+        return refusal and (taken or refusal)
 
     def _goes_beside(self, node: Node, arrived: dict[int, Placed]) -> bool:
         """Whether other inputs of a sum take what arrives at it, so that its own value stays."""

@@ -159,6 +159,8 @@ def _binary(view: View, node: Node) -> Element | None:
         return None
     rooted = role is Role.SCALE and _comes_from_root(node.inputs[constant_ports[0]].node)
     if isinstance(placed, Refusal):
+        if placed.reason is Reason.CHANNEL_AXIS and not rooted:
+            return None  # a table of positions, which is nothing that could be folded
         return Element(node, port, role, None, Affine.identity(), rooted=rooted, refusal=placed)
     affine = _affine_of(node.op, role, placed.vector)
     return _checked(Element(node, port, role, placed.axis, affine, placed.is_scalar, rooted))
@@ -191,7 +193,7 @@ def _checked(element: Element) -> Element:
 
 
 def _placed(view: View, node: Node, data: Tensor, constant: Tensor) -> _Place | Refusal | None:
-    """Where a constant operand stands; a refusal where it can't be told; None where it has no channel axis.
+    """Where a constant operand stands; a refusal where it can't be told; None where nothing is known of it.
 
     The shapes are judged, never numpy's broadcasting: a constant that enlarges the value is refused.
     """
@@ -217,7 +219,7 @@ def _placed(view: View, node: Node, data: Tensor, constant: Tensor) -> _Place | 
         return None
     if not wide:
         return _Place(None, value.reshape(1), is_scalar=view.shapes.dim(data, -1) != 1)
-    return _place(value, wide, shift)
+    return _place(value, wide, shift) or Refusal(Reason.CHANNEL_AXIS, node.name, "it differs along several axes")
 
 
 def _place(value: Array, wide: list[int], shift: int) -> _Place | None:

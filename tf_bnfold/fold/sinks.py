@@ -48,6 +48,11 @@ def is_sink_op(node: Node) -> bool:
     return node.op in _TABLE
 
 
+def may_pass(taken: object) -> bool:
+    """Whether what came of a sink is a refusal with which an affine may still pass it: it has no constant factor."""
+    return isinstance(taken, Refusal) and taken.reason is Reason.WEIGHTS_NOT_CONSTANT
+
+
 def sink_of(
     view: View,
     node: Node,

@@ -65,7 +65,9 @@ def _leaves(law: Law, port: int, output: int, before: Placed) -> bool:
 
 def push(node: Node, law: Law, output: int, arrived: Mapping[int, Placed]) -> Placed | Refusal:
     """The affine on an output, of those on the inputs; an input without one carries the identity."""
-    fed = [port for port in law.ports if law.maps(port, output, None, 0) is not None]
+    # A factor without one changes nothing, whatever its axes are.
+    ports = law.ports if law.joins is not Joins.PRODUCT else [port for port in law.ports if port in arrived]
+    fed = [port for port in ports if law.maps(port, output, None, 0) is not None]
     inputs = {port: arrived.get(port, Placed(Affine.identity(), None)) for port in fed}
     affines = [placed.affine for placed in inputs.values()]
     axis_out, maps = _common_axis(law, output, inputs)

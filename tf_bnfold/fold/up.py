@@ -114,20 +114,22 @@ class _Up:
         node = tensor.node
         if (barrier := self._barrier(node)) is not None:
             return barrier
-        if sinks.is_sink_op(node):
-            return self._into_sink(node, placed)
+        taken = self._into_sink(node, placed) if sinks.is_sink_op(node) else None
+        if taken is not None and not sinks.may_pass(taken):
+            return taken
         element = self.scene.elements.get(node)
         if element is not None and (element.refusal is not None or not element.affine.has_unit_scale):
             return (yield self._past_element(element, placed))
         law = laws.law_of(self.view, node)
         if isinstance(law, Refusal):
-            return law
+            return taken or law
         if (broken := law.needs.broken_by(placed.affine)) is not None:
-            return Refusal(broken, node.name)
+            return taken or Refusal(broken, node.name)
         filled = transfer.pull_fill(law, node, placed)
         if isinstance(filled, Refusal):
             return filled
-        return (yield self._past_law(node, tensor.index, law, placed, filled))
+        route = yield self._past_law(node, tensor.index, law, placed, filled)
+        return taken if taken is not None and isinstance(route, Refusal) else route
 
     def _barrier(self, node: Node) -> Refusal | None:
         """Why the value of a node may not change, or None when it may."""

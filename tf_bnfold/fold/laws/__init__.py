@@ -6,7 +6,7 @@ An op that is not in the table is refused, and so is an op with an attribute tha
 from __future__ import annotations
 
 from tf_bnfold.algebra.channels import Joins, Law, Needs
-from tf_bnfold.fold.laws import places, values
+from tf_bnfold.fold.laws import places, products, values
 from tf_bnfold.fold.laws.common import Rule, all_inputs, elementwise, joined
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Node
@@ -36,6 +36,11 @@ _TABLE: dict[str, Rule] = {
     "BiasAdd": values.bias_add,
     "Mul": values.mul,
     "RealDiv": values.real_div,
+    "MatMul": products.matrix_product,
+    "BatchMatMul": products.matrix_product,
+    "BatchMatMulV2": products.matrix_product,
+    "BatchMatMulV3": products.matrix_product,
+    "Einsum": products.einsum,
     "Maximum": joined(Needs.ORDER, all_inputs, Joins.EACH),
     "Minimum": joined(Needs.ORDER, all_inputs, Joins.EACH),
     "ClipByValue": joined(Needs.ORDER, all_inputs, Joins.EACH),
