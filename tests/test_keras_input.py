@@ -85,6 +85,41 @@ def test_a_keras_model_in_hand(library, tmp_path):
     assert report.result.notes[-1].startswith("The original is the SavedModel that Keras exports from the model ")
 
 
+def _batches(library, form):
+    """A model whose batch is two, by the structure of its inputs."""
+    layers = library.layers
+    left, right = (layers.Input((8,), batch_size=2, name=name) for name in ("left", "right"))
+    if form == "sequential":
+        return library.Sequential([left, layers.Dense(3)])
+    if form == "one":
+        return library.Model(left, layers.Dense(3)(left))
+    inputs = [left, right] if form == "list" else {"left": left, "right": right}
+    return library.Model(inputs, layers.Dense(3)(layers.Concatenate()([left, right])))
+
+
+@pytest.mark.parametrize("form", ["sequential", "one", "list", "dict"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_batch_that_the_model_fixes_stays_fixed(library, form, tmp_path):
+    """Keras 3 opens it on export; the stock converter keeps it, and recurrent nets need it."""
+    model = _batches(LIBRARIES[library], form)
+    tf_bnfold.convert(model, tmp_path / "out.tflite")
+    details = Interpreter(str(tmp_path / "out.tflite")).get_input_details()
+    assert [list(each["shape_signature"]) for each in details] == [[2, 8]] * len(model.inputs)
+    if form in ("list", "dict"):
+        names = [each["name"].removeprefix("serving_default_").removesuffix(":0") for each in details]
+        assert names == ["left", "right"]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_recurrent_net_of_a_fixed_batch(library, tmp_path):
+    layers = LIBRARIES[library].layers
+    inputs = layers.Input((6, 4), batch_size=1, name="x")
+    normed = layers.BatchNormalization()(layers.Dense(5)(inputs))
+    LIBRARIES[library].Model(inputs, layers.LSTM(3)(normed)).save(tmp_path / "net.keras")
+    report = tf_bnfold.convert(tmp_path / "net.keras", tmp_path / "out.tflite")
+    assert report.result.unfolded() == ()
+
+
 def test_grouped_convolutions_of_keras_3(tmp_path):
     """Keras calls them in a function of their own, with jit_compile."""
     image = keras.Input((6, 6, 4), name="image")

@@ -9,6 +9,8 @@ import os
 import sys
 from typing import Any
 
+import tensorflow as tf
+
 from tf_bnfold.errors import InputError
 from tf_bnfold.extras import missing
 from tf_bnfold.formats.keras_config import check_keras_file
@@ -64,7 +66,19 @@ def export_keras_model(model: Any, folder: str) -> None:
         if library_of(model) == KERAS2:
             model.save(folder, save_format="tf", include_optimizer=False)
         else:
-            model.export(folder)
+            model.export(folder, input_signature=_signature(model))
+
+
+def _signature(model: Any) -> list[Any] | None:
+    """Return what a model of Keras 3 takes where its inputs fix the batch, which Keras would open; else None."""
+    inputs: Any = getattr(model, "inputs", None) or ()
+    if not any(each.shape and each.shape[0] is not None for each in inputs):
+        return None
+    if any(getattr(each, "sparse", False) or getattr(each, "ragged", False) for each in inputs):
+        return None
+    is_functional = any(each.__name__ == "Functional" for each in type(model).__mro__)
+    structure = model.input if is_functional else inputs[0]
+    return [tf.nest.map_structure(lambda each: tf.TensorSpec(each.shape, each.dtype, name=each.name), structure)]
 
 
 def library_of(model: Any) -> str:
