@@ -151,6 +151,7 @@ TWO = "BiasAdd BiasAdd Conv2D Conv2D"
     Row("soft-attention", soft_attention, "Conv2D Conv2D Pack Sum"),
     Row("softplus-gamma", lambda: g.norm(g.conv(g.image()), gamma=tf.nn.softplus(g.const(4))), "BiasAdd Conv2D"),
     Row("parameters-of-several", lambda: g.norm(g.conv(g.image()), gamma=(p := tf.unstack(g.positive(2, 4)))[0], beta=p[1]), "BiasAdd Conv2D"),
+    Row("float64", lambda: g.affine(g.conv(g.image(dtype=tf.float64), weights=tf.split(g.const(2, 3, 3, 8, dtype=tf.float64), 2, 3)[1])), "BiasAdd Conv2D"),
     Row("sliced", lambda: g.norm(g.conv(g.image()), mean=g.const(9)[2:6]), "BiasAdd Conv2D"),
 ])  # fmt: skip
 def test_what_constants_compute_folds(row):

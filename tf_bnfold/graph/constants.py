@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from tensorflow.core.framework import types_pb2
 
 from tf_bnfold.graph import attributes
-from tf_bnfold.graph.evaluate import OPS, STEERED, Array, evaluate
+from tf_bnfold.graph.evaluate import OPS, Array, evaluate
 from tf_bnfold.graph.graph import Graph, Node, Tensor
 
 # Parameters of a batch norm are vectors; arithmetic on larger constants is left to TensorFlow.
 _LARGEST_RESULT = 1 << 26
 # TensorFlow will say what is wrong with it, or it is no arithmetic that is known here.
 _NOT_KNOWN = (ValueError, TypeError, IndexError, OverflowError, MemoryError)
+_PLACES = (types_pb2.DT_INT32, types_pb2.DT_INT64)  # dtypes of axes, shapes and indices: no elements of a value
 _SEVERAL = frozenset({"Split", "SplitV", "Unpack"})  # ops with several outputs
 
 
@@ -112,10 +114,9 @@ class Constants:
             if node in seen:
                 continue
             seen.add(node)
-            if node.op == "Const":
-                smallest = min(smallest, attributes.numpy_dtype(attributes.dtype(node)).itemsize)
-            data = node.inputs if node.op not in STEERED else node.inputs[STEERED[node.op] :][:1]
-            pending.extend(t.node for t in data)
+            if node.op == "Const" and (dtype := attributes.dtype(node)) not in _PLACES:
+                smallest = min(smallest, attributes.numpy_dtype(dtype).itemsize)
+            pending.extend(t.node for t in node.inputs)
         return smallest
 
     def _evaluate(self, node: Node) -> Array | None:

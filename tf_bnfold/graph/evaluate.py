@@ -100,12 +100,6 @@ def _matmul(node: Node, x: Array, y: Array) -> Array:
     return np.asarray(_floats(x) @ y)
 
 
-# Ops whose further inputs say where elements go, not what they are, by the input that holds the elements.
-STEERED = {
-    "Reshape": 0, "Squeeze": 0, "ExpandDims": 0, "Transpose": 0, "BroadcastTo": 0, "Split": 1, "SplitV": 0, "Unpack": 0,
-    "Slice": 0, "StridedSlice": 0, "Gather": 0, "GatherV2": 0, "Tile": 0,
-}  # fmt: skip
-
 _PLAIN: dict[str, Callable[..., Result]] = {
     "Identity": lambda x: x,
     "ReadVariableOp": lambda x: x,
