@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
 from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model
+from tf_bnfold.verify.decisions import Output, explaining
 from tf_bnfold.verify.nature import changeable_nodes, coarsest_dtype, deciding_nodes, reach
 from tf_bnfold.verify.samples import Samples
 from tf_bnfold.verify.session import Inputs, feeds_of, fetches_of, opened
 from tf_bnfold.verify.tally import Tally
-from tf_bnfold.verify.values import Array, Difference, LeftOut, difference, limit_for
+from tf_bnfold.verify.values import Array, LeftOut, limit_for
 
 
 class Judge:
@@ -26,23 +26,13 @@ class Judge:
         self._coarsest = coarsest_dtype(graph_def)
         self._rtol = rtol
 
-    def differences(
-        self, name: str, tensor: str, expected: Array, found: Array | None
-    ) -> Iterator[tuple[str, Difference]]:
-        """Yield the name and the difference of an output.
+    def limit(self, tensor: str) -> float:
+        """Return the error to accept of a tensor."""
+        return limit_for(self._coarsest(tensor).as_numpy_dtype, self._rtol)
 
-        Args:
-          name: What it is called in the report.
-          tensor: Its tensor.
-          expected: Its value in the graph.
-          found: Its value in what was converted, None where it is missing.
-        """
-        limit = limit_for(self._coarsest(tensor).as_numpy_dtype, self._rtol)
-        if found is None:
-            yield name, Difference(math.inf, 1.0, limit)
-            return
-        each = difference(found, expected, limit)
-        yield name, each.told(decided_otherwise=bool(each.share) and tensor in self._behind_decisions)
+    def is_behind_decision(self, tensor: str) -> bool:
+        """Tell whether a discontinuous op comes before a tensor."""
+        return tensor in self._behind_decisions
 
     def repeatable(self, fetches: Mapping[str, str]) -> dict[str, str]:
         """Return the outputs, tensors by name, that are neither random nor stateful."""
@@ -66,14 +56,22 @@ def compare_signature(
     fetches = judge.repeatable(fetches_of(signature))
     random = fetches_of(signature).keys() - fetches
     tally.leave_out(LeftOut.UNREPEATABLE, (f"{key}: {name}" for name in sorted(random)))
-    with opened(folded) as graph:
+    with opened(folded) as graph, explaining(folded, judge.limit) as explain:
         for inputs in samples[key]:
+            feeds = feeds_of(signature, inputs)
             try:
-                values = graph.run(list(fetches.values()), feeds_of(signature, inputs))
+                values = graph.run(list(fetches.values()), feeds)
             except tf.errors.OpError as error:  # verify_saved_model tells a fault from an input out of range
                 tally.refusal = f"the graph can not take the inputs: {one_line(error)}"
                 continue
             found = run(inputs)
             tally.samples += 1
-            for (name, tensor), expected in zip(fetches.items(), values, strict=True):
-                tally.add(dict(judge.differences(f"{key}: {name}", tensor, expected, found.get(name))))
+            outputs = {
+                f"{key}: {name}": Output(tensor, expected, found.get(name), judge.limit(tensor))
+                for (name, tensor), expected in zip(fetches.items(), values, strict=True)
+            }
+            doubtful = {name: each for name, each in outputs.items() if judge.is_behind_decision(each.tensor)}
+            tally.add(
+                {name: each.difference.told(decided_otherwise=False) for name, each in outputs.items()}
+                | explain(feeds, doubtful)
+            )

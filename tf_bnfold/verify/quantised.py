@@ -137,8 +137,8 @@ def verify_quantised(
     except (RuntimeError, ValueError) as error:
         return NotVerified(compared, f"LiteRT can not run it here: {reason(error)}")
     outputs = {name: judged.quality() for name, judged in sums.items()}
-    silent = [name for name, judged in sums.items() if judged.is_silent]
-    left_out |= {name: LeftOut.NOT_FINITE for name in silent if not outputs[name].failed}
+    silent = {name: judged for name, judged in sums.items() if judged.is_silent and not outputs[name].failed}
+    left_out |= {name: LeftOut.NOT_FINITE if judged.elements else LeftOut.EMPTY for name, judged in silent.items()}
     compared_ones = {name: quality for name, quality in outputs.items() if name not in left_out}
     if not compared_ones:
         reasons = dict.fromkeys(reason.value for reason in left_out.values())
@@ -166,7 +166,7 @@ class _Sums:
         """Add a run."""
         self.is_float = expected.dtype.kind in "fc" or expected.dtype.name == "bfloat16"
         self.elements += expected.size
-        self.is_silent = self.is_silent and not is_telling(expected)
+        self.is_silent = self.is_silent and not (expected.size and is_telling(expected))
         if found is None or found.shape != expected.shape:
             self.largest_noise, self.differing = math.inf, self.differing + expected.size
         elif not self.is_float:

@@ -115,9 +115,9 @@ def _random(runner: Runner, signature: SignatureDef, seed: int, scales: Sequence
             continue
         random = np.random.default_rng(seed)
         normal = tuple(_draw(signature, guess, scale, random) for scale in scales)
-        if all(map(is_telling, values)):
+        if all(value.size and is_telling(value) for value in values):
             return normal
-        # What is NaN below zero, as a logarithm, or above one, shows its numbers on inputs from 0 to 1.
+        # What is NaN or left out below zero or above one, as by a logarithm, shows its numbers on inputs from 0 to 1.
         return normal + tuple(_draw(signature, guess, scale, random, positive=True) for scale in scales)
     return error
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
 from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model
+from tf_bnfold.verify.decisions import Explain, Output, explaining
 from tf_bnfold.verify.inner import Doubt, Plan, constant_differences, inner_differences, make_plan
 from tf_bnfold.verify.original import Original, Run, frozen_graph, saved_model
 from tf_bnfold.verify.samples import Samples
 from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened, same_tensors
 from tf_bnfold.verify.tally import Tally
-from tf_bnfold.verify.values import Array, Comparison, Difference, LeftOut, NotVerified, difference
+from tf_bnfold.verify.values import Array, Comparison, LeftOut, NotVerified
 
 INNER = "inner tensors with those before folding"
 
@@ -35,8 +35,9 @@ def verify_saved_model(
 
     An error is max|a-b| / max|b| over the values that are finite in the original. What lies behind a discontinuous op
     (comparisons, ArgMax, Round, FakeQuant, ...) is judged by its error too, unless that op decided otherwise in the two
-    runs, or could not be watched: then the share that differs is told and does not fail. What is random is not
-    compared. Variables that the signatures write start from their initial values, and each sample is a step from there.
+    runs, or could not be watched: then the share that differs is told and does not fail. Of an output this holds only
+    as far as a small error at that op moves it (see decisions.py). What is random is not compared. Variables that the
+    signatures write start from their initial values, and each sample is a step from there.
 
     Args:
       path: The SavedModel that `frozen` was loaded from.
@@ -88,8 +89,8 @@ def _verified(
     except (tf.errors.OpError, ValueError, TypeError) as error:
         reason = f"{original.name} can not run here: {one_line(error)}"
         return NotVerified(compared, reason), NotVerified(INNER, reason)
-    found = outputs.finding()
-    return found, NotVerified(INNER, found.reason) if isinstance(found, NotVerified) else inner.comparison()
+    found, tensors = outputs.finding(), inner.comparison()
+    return found, NotVerified(INNER, found.reason) if isinstance(found, NotVerified) and not tensors.failed else tensors
 
 
 def _opened_together(folded: Model) -> list[list[tuple[str, ...]]]:
@@ -97,6 +98,25 @@ def _opened_together(folded: Model) -> list[list[tuple[str, ...]]]:
     if folded.state:
         return [[(key,)] for key in folded.signatures]
     return [same_tensors(folded.signatures)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sessions:
+    """What is open for a signature.
+
+    Attributes:
+      plan: What to compare.
+      frozen: The graph before folding.
+      folded: The graph after folding, None where there can be none.
+      inner: The same for inner tensors; with state, where every run is a step, in a session of its own.
+      explain: Tells which differences decisions can explain.
+    """
+
+    plan: Plan
+    frozen: Runner
+    folded: Runner | None
+    inner: Runner | None
+    explain: Explain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,36 +133,31 @@ class _Comparing:
 
     def run(self, samples: Iterable[Inputs], rtol: float) -> None:
         signature = self.folded.signatures[self.keys[0]]
-        fetches = fetches_of(signature)
-        feeds = feeds_of(signature, next(iter(samples)))
+        with self._opened(feeds_of(signature, next(iter(samples))), rtol) as sessions:
+            plan = sessions.plan
+            self.inner.left_out.update(plan.left_out)
+            random = [name for name, tensor in fetches_of(signature).items() if tensor in plan.unrepeatable]
+            self.outputs.leave_out(LeftOut.UNREPEATABLE, (f"{key}: {name}" for key in self.keys for name in random))
+            for index, inputs in enumerate(samples):
+                # Keys that share their tensors compute the same: all at first, then in turns.
+                keys = self.keys if index == 0 else (self.keys[index % len(self.keys)],)
+                self._run_sample(keys, inputs, sessions)
+
+    @contextlib.contextmanager
+    def _opened(self, feeds: Mapping[str, Array], rtol: float) -> Iterator[_Sessions]:
         with opened(self.frozen, feeds) as frozen, contextlib.ExitStack() as stack:
             try:
                 folded = stack.enter_context(opened(self.folded, feeds))
             except (tf.errors.OpError, ValueError):  # an invalid graph
                 folded = None
-            # With state every run is a step, so what runs other tensors has a session of its own.
             inner = stack.enter_context(opened(self.folded, feeds)) if folded and self.folded.state else folded
-            plan = make_plan(self.frozen, self.folded, signature, frozen, folded, rtol)
-            self.inner.left_out.update(plan.left_out)
-            random = [name for name, tensor in fetches.items() if tensor in plan.unrepeatable]
-            self.outputs.leave_out(LeftOut.UNREPEATABLE, (f"{key}: {name}" for key in self.keys for name in random))
-            for index, inputs in enumerate(samples):
-                # Keys that share their tensors compute the same: all at first, then in turns.
-                keys = self.keys if index == 0 else (self.keys[index % len(self.keys)],)
-                self._run_sample(keys, inputs, plan, folded, frozen, inner)
+            plan = make_plan(self.frozen, self.folded, self.folded.signatures[self.keys[0]], frozen, folded, rtol)
+            explain = stack.enter_context(explaining(self.frozen, plan.limit))
+            yield _Sessions(plan, frozen, folded, inner, explain)
 
-    def _run_sample(
-        self,
-        keys: Sequence[str],
-        inputs: Inputs,
-        plan: Plan,
-        folded: Runner | None,
-        frozen: Runner,
-        inner: Runner | None,
-    ) -> None:
+    def _run_sample(self, keys: Sequence[str], inputs: Inputs, sessions: _Sessions) -> None:
         signature = self.folded.signatures[self.keys[0]]
-        fetches = fetches_of(signature)
-        feeds = feeds_of(signature, inputs)
+        fetches, feeds, plan = fetches_of(signature), feeds_of(signature, inputs), sessions.plan
         try:
             expected = {key: self.original(key, inputs) for key in keys}
         except tf.errors.OpError as error:  # it may refuse an input, say an index out of range
@@ -152,34 +167,22 @@ class _Comparing:
         self.inner.samples += 1
         values: dict[str, Array] = {}
         doubt = Doubt()
-        if folded is not None and inner is not None:
-            wanted = set(fetches.values()) if inner is folded else set[str]()
-            differences, doubt, values = inner_differences(plan, frozen, inner, feeds, wanted)
+        if sessions.folded is not None and sessions.inner is not None:
+            wanted = set(fetches.values()) if sessions.inner is sessions.folded else set[str]()
+            differences, doubt, values = inner_differences(plan, sessions.frozen, sessions.inner, feeds, wanted)
             self.inner.add(differences)
             missing = list(dict.fromkeys(tensor for tensor in fetches.values() if tensor not in values))
             if missing:
                 with contextlib.suppress(tf.errors.OpError):  # what the original can take, the folded graph must take
-                    values |= dict(zip(missing, folded.run(missing, feeds), strict=True))
-        found = {name: values[tensor] for name, tensor in fetches.items() if tensor in values}
-        for key in keys:
-            self.outputs.add(dict(_differences(key, fetches, expected[key], found, plan, doubt)))
-
-
-def _differences(
-    key: str,
-    fetches: Mapping[str, str],
-    expected: Mapping[str, Array],
-    found: Mapping[str, Array],
-    plan: Plan,
-    doubt: Doubt,
-) -> Iterator[tuple[str, Difference]]:
-    """Yield name and difference of each output that is repeatable; one that is missing differs by infinity."""
-    for name, tensor in fetches.items():
-        limit = plan.limit(tensor)
-        if tensor in plan.unrepeatable:
-            continue
-        if name not in found:
-            yield f"{key}: {name}", Difference(math.inf, 1.0, limit)
-            continue
-        each = difference(found[name], expected[name], limit)
-        yield f"{key}: {name}", doubt.judged(tensor, each)
+                    values |= dict(zip(missing, sessions.folded.run(missing, feeds), strict=True))
+        outputs = {
+            f"{key}: {name}": Output(tensor, expected[key][name], values.get(tensor), plan.limit(tensor))
+            for key in keys
+            for name, tensor in fetches.items()
+            if tensor not in plan.unrepeatable
+        }
+        tipped = {name: each for name, each in outputs.items() if each.tensor in doubt.tipped}
+        self.outputs.add(
+            {name: doubt.judged(each.tensor, each.difference) for name, each in outputs.items()}
+            | sessions.explain(feeds, tipped)
+        )

@@ -28,7 +28,7 @@ def verify_tflite(
       compared: What the comparison is called.
 
     Returns:
-      What was found. An output behind a discontinuous op that differs is told as a share and does not fail.
+      What was found. What differs behind a discontinuous op that the error may tip is told as a share, and does not fail.
     """
     if isinstance(samples, NotVerified):
         return NotVerified(compared, f"{samples.compared}: {samples.reason}")

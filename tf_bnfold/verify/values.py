@@ -30,6 +30,7 @@ class LeftOut(enum.Enum):
     CONTROL_FLOW = "inside a loop or branch of TF1, where a tensor has no one value"
     NOT_FETCHED = "could not be computed apart from the rest"
     NOT_FINITE = "no value, or less than half, is a number in the original on these inputs"
+    EMPTY = "has no elements on these inputs"
     UNWATCHED = "differs, behind a discontinuous op whose inputs could not be compared"
 
 
@@ -230,6 +231,12 @@ def difference(result: Array, original: Array, limit: float) -> Difference:
     distance = np.where(finite, np.where(np.isfinite(a), distance, math.inf), 0.0)
     left_out = None if is_telling(original) else LeftOut.NOT_FINITE
     return Difference(float(distance.max()) / scale, float(np.mean(distance > limit * scale)), limit, left_out)
+
+
+def output_difference(result: Array, original: Array, limit: float) -> Difference:
+    """Measure how far an output is from its original; without elements it says nothing, as without numbers."""
+    found = difference(result, original, limit)
+    return found if found.failed or original.size else dataclasses.replace(found, left_out=LeftOut.EMPTY)
 
 
 def _finite_difference(result: Array, original: Array, limit: float) -> Difference | None:
