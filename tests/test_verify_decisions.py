@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import saved_models
@@ -181,3 +183,36 @@ def test_noise_is_as_large_as_it_may_be(dtype):
     assert np.isnan(plus[2])
     assert np.abs(plus[3:] - 2).max() == pytest.approx(0.125 * 4, rel=0.05)
     np.testing.assert_allclose(plus[3:] + minus[3:], 4, rtol=0.05)
+
+
+class Counting(tf.Module):
+    """A state that a weight goes into, and a decision behind it."""
+
+    def __init__(self):
+        self.state, self.weights = tf.Variable(tf.zeros([1, 4])), tf.Variable(SQUARE)
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 4], name="x")])
+    def call(self, x):
+        self.state.assign(tf.tanh(self.state @ self.weights + x))
+        return {"y": leaky(self.state @ self.weights)}
+
+
+def test_a_wrong_tflite_behind_state_and_a_decision_is_found(folder):
+    module, path = Counting(), str(folder / "state")
+    tf.saved_model.save(module, path, signatures=module.call)
+    verify.require_verified(compare(path, lambda frozen: frozen))
+    model = load_saved_model(path)
+    assert model.state
+    samples = make_samples(model)
+    verify.require_verified([verify.verify_tflite(model, converted(model, folder), samples)])
+    wrong = altered(model, constant_of(model, "MatMul"), lambda value: value * np.float32(1.2))
+    assert verify.verify_tflite(model, converted(wrong, folder), samples).failed == ("serving_default: y",)
+
+
+def test_a_tflite_that_lacks_a_signature_is_wrong(folder):
+    model = load_saved_model(saved_models.two_signatures(str(folder / "two")))
+    one = dataclasses.replace(model, signatures={"run": model.signatures["run"]})
+    content, samples = converted(one, folder), make_samples(model)
+    assert verify.verify_tflite(model, content, samples).failed == ("also: product",)
+    quantised = verify.verify_quantised(model, content, samples, floor=10, compared="float")
+    assert quantised.failed == ("also: product",)

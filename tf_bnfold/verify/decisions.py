@@ -21,7 +21,11 @@ from tf_bnfold.verify.values import Array, Difference, difference, output_differ
 
 _SIGN, _SEED = "tf_bnfold_noise/sign", "tf_bnfold_noise/seed"
 # Each noise is taken with both signs: what stands right at a decision's edge is beyond it with one of them.
-_NOISES = tuple((sign, seed) for seed in (1, 2) for sign in (1.0, -1.0))
+_NOISES = tuple(
+    {f"{_SIGN}:0": np.array(sign, np.float32), f"{_SEED}:0": np.array(seed, np.int32)}
+    for seed in (1, 2)
+    for sign in (1, -1)
+)
 _FURTHER = 2.0  # as far as noise moves an output, and as much again: of several ties a noise breaks about half
 _REAL = {types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE}
 
@@ -50,14 +54,14 @@ class Output:
         return output_difference(self.found, self.expected, self.limit)
 
 
-Explain = Callable[[Mapping[str, Array], Mapping[str, Output]], dict[str, Difference]]
+Explain = Callable[[Mapping[str, Array], Mapping[str, Output], Reach], dict[str, Difference]]
 
 
 @contextlib.contextmanager
 def explaining(model: Model, limit: Callable[[str], float]) -> Iterator[Explain]:
     """Tell which differences of outputs the decisions of a graph can explain.
 
-    Two right runs may decide otherwise where a decision is close. So the graph is run again: the inputs of each
+    Two right runs may decide otherwise where a decision is close. So the graph is run again, and the inputs of each
     discontinuous op are moved by the error that is accepted of them. A difference up to twice as large as that makes is
     told; one that is larger is a fault, like all differences where no decision comes before.
 
@@ -66,38 +70,40 @@ def explaining(model: Model, limit: Callable[[str], float]) -> Iterator[Explain]
       limit: Tells the error to accept of a tensor.
 
     Yields:
-      A function of the inputs by tensor, and by name of the outputs that are behind decisions. It returns what is to be
-      said of each that differs. Where an op can't be moved, for it has no float input or is inside a loop of TF1, or
-      where the model has state, which each run would change, a difference is told.
+      A function of the inputs by tensor, of all outputs by name, and of what a decision may have changed. It is to be
+      called for each run, and returns what is to be said of each output that differs and may have been changed. Behind
+      an op that can't be moved, for it has no float input or is inside a loop of TF1, a difference is told.
     """
     with contextlib.ExitStack() as stack:
 
         @functools.cache
-        def noisy() -> tuple[Runner, Reach]:
+        def noisy() -> tuple[Sequence[Runner], Reach]:
             graph_def, unmoved = with_noise(model.graph_def, model.inputs(), limit)
-            return stack.enter_context(opened(model.with_graph(graph_def))), unmoved
+            # With state every run is a step, and each noise takes its own.
+            sessions = len(_NOISES) if model.state else 1
+            runners = [stack.enter_context(opened(model.with_graph(graph_def))) for _ in range(sessions)]
+            return runners * (len(_NOISES) // sessions), unmoved
 
-        def explain(feeds: Mapping[str, Array], outputs: Mapping[str, Output]) -> dict[str, Difference]:
-            differing = {name: each for name, each in outputs.items() if each.difference.share}
-            told = {name: each.difference.told(decided_otherwise=True) for name, each in differing.items()}
-            if model.state or not differing:
-                return told
-            runner, unmoved = noisy()
-            moved = {name: each for name, each in differing.items() if each.tensor not in unmoved}
-            if not moved:
-                return told
+        decides = bool(deciding_nodes(model.graph_def))
+
+        def explain(feeds: Mapping[str, Array], outputs: Mapping[str, Output], changed: Reach) -> dict[str, Difference]:
+            found = {
+                name: each.difference.told(decided_otherwise=True)
+                for name, each in outputs.items()
+                if each.tensor in changed and each.difference.share
+            }
+            if not decides or not (found or model.state):
+                return found
+            runners, unmoved = noisy()
+            tensors = [each.tensor for each in outputs.values()]
             with contextlib.suppress(tf.errors.OpError):  # an index that the noise led out of range says nothing
-                runs = _runs(runner, [each.tensor for each in moved.values()], feeds)
-                for (name, each), values in zip(moved.items(), zip(*runs, strict=True), strict=True):
-                    told[name] = each.difference.told(decided_otherwise=_is_explained(each, values))
-            return told
+                runs = [runner.run(tensors, {**feeds, **noise}) for runner, noise in zip(runners, _NOISES, strict=True)]
+                for (name, each), values in zip(outputs.items(), zip(*runs, strict=True), strict=True):
+                    if name in found and each.tensor not in unmoved:
+                        found[name] = each.difference.told(decided_otherwise=_is_explained(each, values))
+            return found
 
         yield explain
-
-
-def _runs(runner: Runner, tensors: Sequence[str], feeds: Mapping[str, Array]) -> list[list[Array]]:
-    noises = [{f"{_SIGN}:0": np.array(sign, np.float32), f"{_SEED}:0": np.array(seed, np.int32)} for sign, seed in _NOISES]
-    return [runner.run(tensors, {**feeds, **noise}) for noise in noises]
 
 
 def _is_explained(output: Output, values: Sequence[Array]) -> bool:

@@ -17,22 +17,22 @@ from tf_bnfold.verify.values import Array, LeftOut, limit_for
 
 
 class Judge:
-    """What the graph says about which difference is a fault."""
+    """What the graph says about which difference is a fault.
+
+    Attributes:
+      behind_decisions: What a discontinuous op comes before.
+    """
 
     def __init__(self, folded: Model, rtol: float) -> None:
         graph_def = folded.graph_def
         self._unrepeatable = reach(graph_def, changeable_nodes(graph_def))
-        self._behind_decisions = reach(graph_def, deciding_nodes(graph_def))
+        self.behind_decisions = reach(graph_def, deciding_nodes(graph_def))
         self._coarsest = coarsest_dtype(graph_def)
         self._rtol = rtol
 
     def limit(self, tensor: str) -> float:
         """Return the error to accept of a tensor."""
         return limit_for(self._coarsest(tensor).as_numpy_dtype, self._rtol)
-
-    def is_behind_decision(self, tensor: str) -> bool:
-        """Tell whether a discontinuous op comes before a tensor."""
-        return tensor in self._behind_decisions
 
     def repeatable(self, fetches: Mapping[str, str]) -> dict[str, str]:
         """Return the outputs, tensors by name, that are neither random nor stateful."""
@@ -70,8 +70,7 @@ def compare_signature(
                 f"{key}: {name}": Output(tensor, expected, found.get(name), judge.limit(tensor))
                 for (name, tensor), expected in zip(fetches.items(), values, strict=True)
             }
-            doubtful = {name: each for name, each in outputs.items() if judge.is_behind_decision(each.tensor)}
             tally.add(
                 {name: each.difference.told(decided_otherwise=False) for name, each in outputs.items()}
-                | explain(feeds, doubtful)
+                | explain(feeds, outputs, judge.behind_decisions)
             )

@@ -15,22 +15,20 @@ from tf_bnfold.verify.values import Array
 
 
 class LiteRT:
-    """A .tflite in an interpreter. Its methods raise RuntimeError or ValueError for what it can't run.
-
-    Attributes:
-      keys: Its signatures.
-    """
+    """A .tflite in an interpreter. Its methods raise RuntimeError or ValueError for what it can't run."""
 
     def __init__(self, content: bytes) -> None:
         self._interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
-        self.keys = tuple(self._interpreter.get_signature_list())
-        self._runners = {key: self._interpreter.get_signature_runner(key) for key in self.keys}
+        keys = self._interpreter.get_signature_list()
+        self._runners = {key: self._interpreter.get_signature_runner(key) for key in keys}
 
     def run(self, key: str, inputs: Inputs) -> dict[str, Array]:
-        """Return the outputs by name; float values go in and come out where the .tflite has quantised ones.
+        """Return the outputs by name, none of a signature that it lacks; float values stand for quantised ones.
 
         The state of recurrent ops is reset, so that the next run starts anew too; variables stay as they are.
         """
+        if key not in self._runners:
+            return {}
         runner = self._runners[key]
         details = runner.get_input_details()
         fed = {name: quantised(value, details[name]) for name, value in inputs.items()}

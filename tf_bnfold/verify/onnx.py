@@ -36,7 +36,7 @@ def verify_onnx(
       rtol: The error to accept in float32; for float16 and bfloat16 it is at least 16 roundings of the dtype.
 
     Returns:
-      What was found. What differs behind a discontinuous op that the error may tip is told as a share, and does not fail.
+      What was found. What differs behind an op that a small error tips is told as a share and does not fail.
     """
     if isinstance(samples, NotVerified):
         return NotVerified(ONNX, f"{samples.compared}: {samples.reason}")

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model
+from tf_bnfold.formats.tflite import signatures_to_convert
 from tf_bnfold.verify.litert import LiteRT, reason
 from tf_bnfold.verify.nature import changeable_nodes, deciding_nodes, reach
 from tf_bnfold.verify.samples import Samples
@@ -115,7 +116,7 @@ def verify_quantised(
     refusal, runs = "", 0
     try:
         interpreter = LiteRT(content)
-        for key in interpreter.keys:
+        for key in signatures_to_convert(folded):
             interpreter = LiteRT(content) if folded.state else interpreter  # state starts from its initial value
             signature = folded.signatures[key]
             fetches = {name: tensor for name, tensor in fetches_of(signature).items() if tensor not in unrepeatable}

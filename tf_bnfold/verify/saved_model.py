@@ -181,8 +181,7 @@ class _Comparing:
             for name, tensor in fetches.items()
             if tensor not in plan.unrepeatable
         }
-        tipped = {name: each for name, each in outputs.items() if each.tensor in doubt.tipped}
         self.outputs.add(
             {name: doubt.judged(each.tensor, each.difference) for name, each in outputs.items()}
-            | sessions.explain(feeds, tipped)
+            | sessions.explain(feeds, outputs, doubt.tipped)
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from tf_bnfold.formats.model import Model
+from tf_bnfold.formats.tflite import signatures_to_convert
 from tf_bnfold.verify.judge import Judge, compare_signature
 from tf_bnfold.verify.litert import LiteRT, reason
 from tf_bnfold.verify.samples import Samples
@@ -28,7 +29,7 @@ def verify_tflite(
       compared: What the comparison is called.
 
     Returns:
-      What was found. What differs behind a discontinuous op that the error may tip is told as a share, and does not fail.
+      What was found. What differs behind an op that a small error tips is told as a share and does not fail.
     """
     if isinstance(samples, NotVerified):
         return NotVerified(compared, f"{samples.compared}: {samples.reason}")
@@ -36,7 +37,7 @@ def verify_tflite(
     judge = Judge(folded, rtol)
     try:
         runner = LiteRT(content)
-        for key in runner.keys:
+        for key in signatures_to_convert(folded):
             runner = LiteRT(content) if folded.state else runner  # state starts from its initial value
             compare_signature(key, folded, functools.partial(runner.run, key), judge, samples, tally)
     except (RuntimeError, ValueError) as error:
