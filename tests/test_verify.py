@@ -86,6 +86,20 @@ def test_a_constant_that_keeps_its_name_keeps_its_value(keras3):
     assert inner.failed == (f"{constant_of(load_saved_model(keras3), 'Conv2D')}:0",)
 
 
+def test_a_small_channel_beside_a_large_one_is_found(folder):
+    weights = tf.Variable(np.float32(np.random.default_rng(0).normal(size=(8, 4)) * [1, 0.01, 1, 1]))
+    path = saved_models.saved(
+        str(folder / "small"), lambda x: {"y": x @ weights}, tf.TensorSpec([4, 8], name="x"), variables=[weights]
+    )
+    verify.require_verified(compare(path, lambda frozen: frozen))
+    wrong = [1, 1.05, 1, 1]
+    outputs, inner = compare(
+        path, lambda frozen: altered(frozen, constant_of(frozen, "MatMul"), lambda value: value * wrong)
+    )
+    assert outputs.error < 1e-3
+    assert inner.failed == ("StatefulPartitionedCall/StatefulPartitionedCall/matmul:0",)
+
+
 def test_a_graph_that_can_not_run_fails(keras3):
     outputs, _ = compare(
         keras3, lambda frozen: altered(frozen, constant_of(frozen, "MatMul"), lambda value: value[:-1])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_bnfold.verify.values import Comparison, Difference, LeftOut, difference, limit_for
+from tf_bnfold.verify.measure import difference, limit_for, output_difference, with_channels
+from tf_bnfold.verify.values import Comparison, Difference, LeftOut
 
 
 @pytest.mark.parametrize(
@@ -96,3 +97,45 @@ def test_the_worst_is_the_nearest_to_its_limit():
     alone = dataclasses.replace(comparison, tensors={"decided": tensors["decided"]})
     assert alone.error is alone.limit is None
     assert not alone.failed
+
+
+def values_of_channels(sizes, axis: int):
+    """[6, 8, C] or with the channels elsewhere, each channel as large as `sizes` says."""
+    values = np.random.default_rng(0).uniform(-1, 1, size=(6, 8, len(sizes)))
+    return np.moveaxis(values * np.array(sizes), -1, axis).astype(np.float32)
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+@pytest.mark.parametrize(
+    ("size", "wrong", "error"),
+    [
+        (1.0, 0.1, 0.1),
+        (0.05, 0.01, 0.01),  # of the whole tensor 5e-4, which is accepted
+        (0.01, 0.03, 0.03 * 0.01 * 32),  # counts as 1/32
+        (1e-3, 0.02, 2e-5),  # too small to tell from rounding
+    ],
+)
+def test_a_channel_is_judged_by_its_own_size(axis, size, wrong, error):
+    original = values_of_channels([1.0, size, 0.5], axis)
+    result = original + values_of_channels([0.0, wrong * size, 0.0], axis)
+    found = with_channels(difference(result, original, 1e-3), result, original, axis)
+    assert found.error == pytest.approx(error, rel=0.05)
+    assert found.failed == (error > 1e-3)
+
+
+def test_channels_are_not_judged_by_themselves_where_a_coarse_dtype_is_on_the_way():
+    original = values_of_channels([1.0, 0.01], -1)
+    result = original * np.array([1, 1.5], np.float32)
+    for limit, failed in ((1e-3, True), (limit_for(np.float16, 1e-3), False)):
+        whole = difference(original + (result - original) / 10, original, limit)
+        found = with_channels(whole, original + (result - original) / 10, original, -1)
+        assert not whole.failed
+        assert found.failed is failed
+
+
+def test_an_output_of_another_dtype_is_wrong():
+    ones = np.ones(3, np.int64)
+    assert output_difference(ones.astype(np.int32), ones, 1e-3).error == math.inf
+    assert not output_difference(ones, ones, 1e-3).failed
+    texts = np.array([b"a", b"b"], object)
+    assert not output_difference(texts.astype("S"), texts, 1e-3).failed

@@ -15,9 +15,10 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2, types_pb2
 
 from tf_bnfold.formats.model import GraphDef, Model, node_name
 from tf_bnfold.formats.tensors import input_dtypes, short_name, tensor_name
+from tf_bnfold.verify.measure import difference, output_difference
 from tf_bnfold.verify.nature import Reach, conditional_tensors, deciding_nodes, reach
 from tf_bnfold.verify.session import Runner, opened
-from tf_bnfold.verify.values import Array, Difference, difference, output_difference
+from tf_bnfold.verify.values import Array, Difference
 
 _SIGN, _SEED = "tf_bnfold_noise/sign", "tf_bnfold_noise/seed"
 # Each noise is taken with both signs: what stands right at a decision's edge is beyond it with one of them.

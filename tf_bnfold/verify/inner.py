@@ -12,6 +12,7 @@ from tensorflow.python.framework import tensor_util
 
 from tf_bnfold.formats.model import GraphDef, Model, SignatureDef, node_name, tensor_names
 from tf_bnfold.formats.prune import called_functions, pruned
+from tf_bnfold.verify.measure import difference, limit_for, with_channels
 from tf_bnfold.verify.nature import (
     NOWHERE,
     Reach,
@@ -22,7 +23,7 @@ from tf_bnfold.verify.nature import (
     reach,
 )
 from tf_bnfold.verify.session import Runner, fetches_of
-from tf_bnfold.verify.values import Array, Difference, LeftOut, difference, limit_for
+from tf_bnfold.verify.values import Array, Difference, LeftOut
 
 _MOST_BYTES = 2**29  # of the values that are held of one graph at a time; a larger tensor is skipped
 _UNKNOWN_BYTES = 2**20  # what a tensor of unknown shape is counted as
@@ -30,6 +31,11 @@ _UNKNOWN_BYTES = 2**20  # what a tensor of unknown shape is counted as
 # graphs not all tensors are compared, but at least the fewest.
 _MOST_LOOKUPS = 2 * 10**8
 _FEWEST = 1000
+# What a batch norm's value may be computed by, before and after folding.
+_LINEAR = frozenset({
+    "Conv2D", "Conv2DBackpropInput", "Conv3D", "Conv3DBackpropInputV2", "DepthwiseConv2dNative", "MatMul",
+    "BatchMatMulV2", "BiasAdd", "Add", "AddV2", "Sub", "Mul", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3",
+})  # fmt: skip
 _NO_VALUES = (tf.resource, tf.variant)
 
 
@@ -42,6 +48,7 @@ class Plan:
       altered: Nodes of it that the folded graph does not have, or not with the same inputs and attributes.
       batches: Tensors to fetch together.
       limit: Tells the error to accept of a tensor.
+      channels: The axis of the channels of what linear ops and affines compute, by node.
       deciding: Nodes that are not continuous.
       unrepeatable: What depends on chance or state.
       left_out: Why a tensor with a surviving name is not compared.
@@ -51,6 +58,7 @@ class Plan:
     altered: frozenset[str]
     batches: tuple[tuple[str, ...], ...]
     limit: Callable[[str], float]
+    channels: Mapping[str, int]
     deciding: frozenset[str]
     unrepeatable: Reach
     left_out: Mapping[str, LeftOut]
@@ -95,10 +103,15 @@ def make_plan(
         altered=_altered(graph_def, result.graph_def),
         batches=tuple(_batches({name: tensors[name] for name in wanted})),
         limit=lambda tensor: limit_for(coarsest(tensor).as_numpy_dtype, rtol),
+        channels={node.name: _channel_axis(node) for node in graph_def.node if node.op in _LINEAR},
         deciding=deciding,
         unrepeatable=unrepeatable,
         left_out=dict.fromkeys(tensors.keys() - wanted, LeftOut.TOO_LARGE) | left_out,
     )
+
+
+def _channel_axis(node: Any) -> int:
+    return 1 if "data_format" in node.attr and node.attr["data_format"].s.startswith(b"NC") else -1
 
 
 def _computed(graph_def: GraphDef, signature: SignatureDef) -> GraphDef:
@@ -215,12 +228,19 @@ def inner_differences(
             failed |= {name: Difference(None, 0.0, plan.limit(name), LeftOut.NOT_FETCHED) for name in batch}
             continue
         for name, original, result in zip(batch, originals, _results(folded, batch, feeds), strict=True):
-            limit = plan.limit(name)
-            found[name] = Difference(math.inf, 1.0, limit) if result is None else difference(result, original, limit)
+            found[name] = _difference(plan, name, result, original)
             if result is not None and name in wanted:
                 values[name] = result
     doubt = _doubt(plan, found)
     return {name: doubt.judged(name, each) for name, each in found.items()} | failed, doubt, values
+
+
+def _difference(plan: Plan, name: str, result: Array | None, original: Array) -> Difference:
+    if result is None:
+        return Difference(math.inf, 1.0, plan.limit(name))
+    found = difference(result, original, plan.limit(name))
+    axis = plan.channels.get(node_name(name))
+    return found if axis is None or original.ndim < 2 else with_channels(found, result, original, axis)
 
 
 def _results(folded: Runner, batch: Sequence[str], feeds: Mapping[str, Array]) -> Sequence[Array | None]:

@@ -9,11 +9,12 @@ import tensorflow as tf
 from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model
 from tf_bnfold.verify.decisions import Output, explaining
+from tf_bnfold.verify.measure import limit_for
 from tf_bnfold.verify.nature import changeable_nodes, coarsest_dtype, deciding_nodes, reach
 from tf_bnfold.verify.samples import Samples
 from tf_bnfold.verify.session import Inputs, feeds_of, fetches_of, opened
 from tf_bnfold.verify.tally import Tally
-from tf_bnfold.verify.values import Array, LeftOut, limit_for
+from tf_bnfold.verify.values import Array, LeftOut
 
 
 class Judge:

@@ -15,10 +15,11 @@ from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model
 from tf_bnfold.formats.tflite import signatures_to_convert
 from tf_bnfold.verify.litert import LiteRT, reason
+from tf_bnfold.verify.measure import is_telling
 from tf_bnfold.verify.nature import changeable_nodes, deciding_nodes, reach
 from tf_bnfold.verify.samples import Samples
 from tf_bnfold.verify.session import feeds_of, fetches_of, opened
-from tf_bnfold.verify.values import Array, LeftOut, NotVerified, is_telling
+from tf_bnfold.verify.values import Array, LeftOut, NotVerified
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,10 @@ import tensorflow as tf
 from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model, SignatureDef, TensorInfo
 from tf_bnfold.formats.representative import Batches, Source
+from tf_bnfold.verify.measure import is_telling
 from tf_bnfold.verify.media import random_png, random_wav
 from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened, same_tensors
-from tf_bnfold.verify.values import Array, NotVerified, is_telling
+from tf_bnfold.verify.values import Array, NotVerified
 
 Samples = Mapping[str, Iterable[Inputs]]  # by signature key; representative data is read anew each time
 

@@ -1,4 +1,4 @@
-"""What verification finds, as values, and how it judges them. Knows numpy only."""
+"""What verification finds, as values."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ from tf_bnfold.errors import VerificationError
 
 Array = npt.NDArray[np.generic]
 
-# Two correct runs may differ by this many roundings of the coarsest dtype on the way. Roundings of n ops in a row add
-# up like a random walk, to the square root of n: this allows for 256 ops. For float32 it is far below a sensible rtol.
-_ROUNDINGS = 16
 _NOTHING = 1e-30
-_PRECISE = frozenset({np.dtype(np.float32), np.dtype(np.float64)})  # a difference of two has an error of one rounding
 
 
 class LeftOut(enum.Enum):
@@ -124,9 +120,10 @@ class Comparison:
         """Say what failed, "" where nothing did."""
         if not self.failed:
             return ""
+        infinite = " (in shape, dtype or integers, or by values that are no numbers)" if self.error == math.inf else ""
         return (
             f"{self.compared}: {len(self.failed)} of {len(self.tensors)} tensors differ, "
-            f"first {self.failed[0]}, most {self.worst} by {self.error:.2g}, more than {self.limit:.2g}"
+            f"first {self.failed[0]}, most {self.worst} by {self.error:.2g}{infinite}, more than {self.limit:.2g}"
         )
 
     @property
@@ -186,74 +183,3 @@ def require_verified(findings: Sequence[Judged | NotVerified]) -> None:
             raise VerificationError(
                 f"not verified, {finding.compared}: {finding.reason}; --noverify writes the result all the same"
             )
-
-
-def limit_for(dtype: npt.DTypeLike, rtol: float) -> float:
-    """Return the error to accept where the coarsest float dtype on the way is `dtype`: rtol or 16 roundings."""
-    return max(rtol, _ROUNDINGS * rounding(dtype))
-
-
-def rounding(dtype: npt.DTypeLike) -> float:
-    """Return the distance from 1 to the next number of a float dtype, 0 for other dtypes."""
-    kind = np.dtype(dtype)
-    if kind.name == "bfloat16":
-        return 2.0**-7
-    return float(np.finfo(kind).eps) if kind.kind in "fc" else 0.0
-
-
-def difference(result: Array, original: Array, limit: float) -> Difference:
-    """Measure how far a result is from its original.
-
-    Args:
-      result: The value found, any dtype.
-      original: The value expected, same dtype.
-      limit: The error that is accepted.
-
-    Returns:
-      The difference, over the values that are finite in the original. Shapes that differ are an infinite error. It says
-      nothing of a tensor that has no such value, or more NaNs than others.
-    """
-    if result.shape != original.shape:
-        return Difference(math.inf, 1.0, limit)
-    if not original.size:
-        return Difference(0.0, 0.0, limit)
-    if rounding(original.dtype) == 0.0:
-        share = float(np.mean(result != original))
-        return Difference(math.inf if share else 0.0, share, limit)
-    if original.dtype in _PRECISE and (found := _finite_difference(result, original, limit)) is not None:
-        return found
-    wide = np.complex128 if original.dtype.kind == "c" else np.float64
-    a, b = result.astype(wide), original.astype(wide)
-    finite = np.isfinite(b)
-    scale = float(np.max(np.abs(b), where=finite, initial=0.0)) or 1.0
-    with np.errstate(invalid="ignore", over="ignore"):
-        distance = np.abs(a - b)
-    distance = np.where(finite, np.where(np.isfinite(a), distance, math.inf), 0.0)
-    left_out = None if is_telling(original) else LeftOut.NOT_FINITE
-    return Difference(float(distance.max()) / scale, float(np.mean(distance > limit * scale)), limit, left_out)
-
-
-def output_difference(result: Array, original: Array, limit: float) -> Difference:
-    """Measure how far an output is from its original; without elements it says nothing, as without numbers."""
-    found = difference(result, original, limit)
-    return found if found.failed or original.size else dataclasses.replace(found, left_out=LeftOut.EMPTY)
-
-
-def _finite_difference(result: Array, original: Array, limit: float) -> Difference | None:
-    """Measure without a wider copy, which takes far longer than the run; None where not all values are finite."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        distance = np.abs(np.subtract(result, original))
-    most, scale = float(distance.max()), max(float(original.max()), -float(original.min()))
-    if not (math.isfinite(most) and math.isfinite(scale)):
-        return None
-    scale = scale or 1.0
-    share = float(np.mean(distance > limit * scale)) if most > limit * scale else 0.0
-    return Difference(most / scale, share, limit)
-
-
-def is_telling(value: Array) -> bool:
-    """Tell whether a tensor has numbers to compare: a finite one, and no more NaNs than others."""
-    if not value.size or rounding(value.dtype) == 0.0:
-        return True
-    wide = value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
-    return bool(np.any(np.isfinite(wide)) and np.mean(np.isnan(wide)) <= 0.5)
