@@ -161,6 +161,12 @@ def test_an_output_without_elements_does_not_count_as_verified(folder):
         verify.require_verified(wrong)
 
 
+def test_inputs_are_found_on_which_no_output_is_empty(folder):
+    """Where a slice takes the edges off, as padding of a long input, a short one leaves nothing."""
+    path = saved_models.saved(str(folder / "edges"), lambda x: {"y": x[:, 40:-40]}, tf.TensorSpec([2, None], name="x"))
+    assert {each["x"].shape for each in make_samples(load_saved_model(path))["serving_default"]} == {(2, 224)}
+
+
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float32, tf.float64])
 def test_noise_is_as_large_as_it_may_be(dtype):
     with tf.Graph().as_default() as graph:

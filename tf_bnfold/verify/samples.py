@@ -95,6 +95,7 @@ def _random(runner: Runner, signature: SignatureDef, seed: int, scales: Sequence
     if unusual:
         return f"input {unusual[0]} is a sparse or composite tensor, for which there are no random inputs"
     error = "it has no input that can be guessed"
+    empty: tuple[Inputs, ...] = ()  # inputs on which an output has no elements, for want of better ones
     tried: set[Any] = set()
     for guess in _guesses(signature):
         large = _too_large(signature, guess)
@@ -116,11 +117,15 @@ def _random(runner: Runner, signature: SignatureDef, seed: int, scales: Sequence
             continue
         random = np.random.default_rng(seed)
         normal = tuple(_draw(signature, guess, scale, random) for scale in scales)
-        if all(value.size and is_telling(value) for value in values):
+        is_empty = not all(value.size for value in values)
+        if not is_empty and all(map(is_telling, values)):
             return normal
         # What is NaN or left out below zero or above one, as by a logarithm, shows its numbers on inputs from 0 to 1.
-        return normal + tuple(_draw(signature, guess, scale, random, positive=True) for scale in scales)
-    return error
+        both = normal + tuple(_draw(signature, guess, scale, random, positive=True) for scale in scales)
+        if not is_empty:
+            return both
+        empty = empty or both
+    return empty or error
 
 
 def _too_large(signature: SignatureDef, guess: _Guess) -> str:
