@@ -16,7 +16,7 @@ from tf_bnfold.errors import InputError, VerificationError
 from tf_bnfold.formats.representative import open_source
 from tf_bnfold.formats.saved_model import load_saved_model
 from tf_bnfold.formats.tflite import convert_to_tflite
-from tf_bnfold.verify import original
+from tf_bnfold.verify import original, saved_model
 from tf_bnfold.verify.inner import _batches, _thinned
 from tf_bnfold.verify.nature import changeable_nodes, coarsest_dtype, conditional_tensors, deciding_nodes
 from tf_bnfold.verify.samples import make_samples
@@ -655,6 +655,29 @@ def test_ops_without_a_kernel_here_are_not_verified(folder):
     with pytest.raises(VerificationError, match=r"the SavedModel can not take the inputs: .*No OpKernel") as caught:
         verify.require_verified(findings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError, tf.errors.DeadlineExceededError])
+def test_a_folded_graph_that_takes_too_much_here_is_not_verified_and_not_called_wrong(keras3, monkeypatch, error):
+    def run(tensors, feeds):
+        raise error(None, None, "OOM when allocating")
+
+    frozen = load_saved_model(keras3)
+    samples = make_samples(frozen)
+    opened = saved_model.opened
+
+    @contextlib.contextmanager
+    def scarce(model, feeds=None):
+        with opened(model, feeds) as runner:
+            if model is not frozen:
+                monkeypatch.setattr(runner, "run", run)
+            yield runner
+
+    monkeypatch.setattr(saved_model, "opened", scarce)
+    other = frozen.with_graph(frozen.graph_def)
+    findings = verify.verify_saved_model(keras3, frozen.tags, frozen, other, samples)
+    with pytest.raises(VerificationError, match=r"^not verified, .*memory or time do not suffice here: OOM when"):
+        verify.require_verified(findings)
 
 
 def test_a_file_that_is_no_tflite_is_not_verified(keras3):

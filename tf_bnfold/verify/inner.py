@@ -22,7 +22,7 @@ from tf_bnfold.verify.nature import (
     deciding_nodes,
     reach,
 )
-from tf_bnfold.verify.session import Runner, fetches_of
+from tf_bnfold.verify.session import TOO_MUCH, Runner, fetches_of
 from tf_bnfold.verify.values import Array, Difference, LeftOut
 
 _MOST_BYTES = 2**29  # of the values that are held of one graph at a time; a larger tensor is skipped
@@ -227,7 +227,7 @@ def inner_differences(
         except tf.errors.OpError:  # what the outputs need runs, but not all else that leads to a name
             failed |= {name: Difference(None, 0.0, plan.limit(name), LeftOut.NOT_FETCHED) for name in batch}
             continue
-        for name, original, result in zip(batch, originals, _results(folded, batch, feeds), strict=True):
+        for name, original, result in zip(batch, originals, results(folded, batch, feeds), strict=True):
             found[name] = _difference(plan, name, result, original)
             if result is not None and name in wanted:
                 values[name] = result
@@ -243,10 +243,16 @@ def _difference(plan: Plan, name: str, result: Array | None, original: Array) ->
     return found if axis is None or original.ndim < 2 else with_channels(found, result, original, axis)
 
 
-def _results(folded: Runner, batch: Sequence[str], feeds: Mapping[str, Array]) -> Sequence[Array | None]:
-    """Run the folded graph, which must compute what the original does: None of each tensor where it can't."""
+def results(folded: Runner, batch: Sequence[str], feeds: Mapping[str, Array]) -> Sequence[Array | None]:
+    """Run the folded graph, which must compute what the original does: None of each tensor where it can't.
+
+    Raises:
+      tf.errors.OpError: One of TOO_MUCH, which says nothing of the graph.
+    """
     try:
         return folded.run(batch, feeds)
+    except TOO_MUCH:
+        raise
     except tf.errors.OpError:
         return [None] * len(batch)
 

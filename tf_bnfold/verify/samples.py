@@ -16,7 +16,7 @@ from tf_bnfold.formats.model import Model, SignatureDef, TensorInfo
 from tf_bnfold.formats.representative import Batches, Source
 from tf_bnfold.verify.measure import is_telling
 from tf_bnfold.verify.media import random_png, random_wav
-from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened, same_tensors
+from tf_bnfold.verify.session import TOO_MUCH, Inputs, Runner, feeds_of, fetches_of, opened, same_tensors
 from tf_bnfold.verify.values import Array, NotVerified
 
 Samples = Mapping[str, Iterable[Inputs]]  # by signature key; representative data is read anew each time
@@ -110,7 +110,7 @@ def _random(runner: Runner, signature: SignatureDef, seed: int, scales: Sequence
         tried.add(form)
         try:
             values = runner.run(list(fetches_of(signature).values()), feeds_of(signature, inputs))
-        except (tf.errors.ResourceExhaustedError, tf.errors.DeadlineExceededError) as caught:
+        except TOO_MUCH as caught:
             return f"it can not run on guessed inputs: {one_line(caught)}"
         except (tf.errors.OpError, ValueError, TypeError) as caught:
             error = error if tried != {form} else f"it can not run on guessed inputs: {one_line(caught)}"

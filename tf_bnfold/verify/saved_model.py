@@ -11,10 +11,10 @@ import tensorflow as tf
 from tf_bnfold.formats.meta_graph import one_line
 from tf_bnfold.formats.model import Model
 from tf_bnfold.verify.decisions import Explain, Output, explaining
-from tf_bnfold.verify.inner import Doubt, Plan, constant_differences, inner_differences, make_plan
+from tf_bnfold.verify.inner import Doubt, Plan, constant_differences, inner_differences, make_plan, results
 from tf_bnfold.verify.original import Original, Run, frozen_graph, saved_model
 from tf_bnfold.verify.samples import Samples
-from tf_bnfold.verify.session import Inputs, Runner, feeds_of, fetches_of, opened, same_tensors
+from tf_bnfold.verify.session import TOO_MUCH, Inputs, Runner, feeds_of, fetches_of, opened, same_tensors
 from tf_bnfold.verify.tally import Tally
 from tf_bnfold.verify.values import Array, Comparison, LeftOut, NotVerified
 
@@ -86,6 +86,9 @@ def _verified(
             with original.open() as run:
                 for keys in together:
                     _Comparing(keys, frozen, folded, run, original.name, outputs, inner).run(samples[keys[0]], rtol)
+    except TOO_MUCH as error:
+        reason = f"memory or time do not suffice here: {one_line(error)}"
+        return NotVerified(compared, reason), NotVerified(INNER, reason)
     except (tf.errors.OpError, ValueError, TypeError) as error:
         reason = f"{original.name} can not run here: {one_line(error)}"
         return NotVerified(compared, reason), NotVerified(INNER, reason)
@@ -173,8 +176,8 @@ class _Comparing:
             self.inner.add(differences)
             missing = list(dict.fromkeys(tensor for tensor in fetches.values() if tensor not in values))
             if missing:
-                with contextlib.suppress(tf.errors.OpError):  # what the original can take, the folded graph must take
-                    values |= dict(zip(missing, sessions.folded.run(missing, feeds), strict=True))
+                found = results(sessions.folded, missing, feeds)
+                values |= {name: value for name, value in zip(missing, found, strict=True) if value is not None}
         outputs = {
             f"{key}: {name}": Output(tensor, expected[key][name], values.get(tensor), plan.limit(tensor))
             for key in keys

@@ -17,6 +17,7 @@ from tf_bnfold.verify.spread import with_spread_weights
 from tf_bnfold.verify.values import Array
 from tf_bnfold.verify.weights import assign, with_variable_weights
 
+TOO_MUCH = (tf.errors.ResourceExhaustedError, tf.errors.DeadlineExceededError)  # for this machine; no fault of a graph
 Inputs = Mapping[str, Array]  # one array per input name of a signature
 
 
