@@ -123,3 +123,13 @@ def test_an_input_whose_own_batch_norm_stays(order):
         return out(shifted(x) + kept if order == "first" else kept + shifted(x))
 
     check_fold(graph, keep="kept", refused={"kept": Reason.KEPT_BY_USER, "offset": Reason.NEEDS_ZERO_OFFSET})
+
+
+def test_the_report_names_the_op_whose_bias_took_the_offset():
+    def graph():
+        x = tf.nn.relu(g.image(4))
+        return tf.nn.relu(raw.AddV2(x=g.norm(x, name="bn"), y=g.bias(g.conv(x, 4, 1), name="own"), name="sum"))
+
+    (outcome,) = check_fold(graph).outcomes
+    assert outcome.status is Status.PARTLY
+    assert outcome.sinks == ("own",)

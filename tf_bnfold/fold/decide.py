@@ -15,7 +15,7 @@ from tf_bnfold.fold.down import down
 from tf_bnfold.fold.input_ranges import spreads_input
 from tf_bnfold.fold.ledger import fits_dtype, rounds_well
 from tf_bnfold.fold.narrow import refuse_narrower
-from tf_bnfold.fold.route import After, Before, Merge, Placed, Route, Scene, Touch
+from tf_bnfold.fold.route import AdaptConstant, After, Before, Merge, Placed, Route, Scene, Touch
 from tf_bnfold.fold.sites import ALIASES, Site
 from tf_bnfold.fold.up import up
 from tf_bnfold.graph import attributes
@@ -201,6 +201,7 @@ def _outcome(site: Site, decision: Decision) -> Outcome:
     sunk: list[Node] = []
     merged: list[Node] = []
     touched: list[Node] = []
+    adapted: list[Node] = []
     for route in decision.routes:
         for edit in route:
             if isinstance(edit, Touch):
@@ -209,7 +210,9 @@ def _outcome(site: Site, decision: Decision) -> Outcome:
                 sunk.append(edit.sink.node)
             elif isinstance(edit, Merge):
                 merged.append(edit.site.output)
-    sunk += merged
+            elif isinstance(edit, AdaptConstant):
+                adapted.append(edit.node)
+    sunk = sunk + merged or adapted  # an offset that went beside a sum is in a bias, and in no linear op
     took = set(sunk)
     return Outcome(
         name=site.output.name,
