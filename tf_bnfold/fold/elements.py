@@ -110,14 +110,11 @@ def _finished_norm(
     epsilon: float,
     axis: int,
 ) -> Element:
-    vectors = [np.asarray(v, np.float64).ravel() for v in (gamma, beta, mean, variance)]
-    affine = Affine.from_batch_norm(vectors[0], vectors[1], vectors[2], vectors[3], epsilon)
+    affine = Affine.from_batch_norm(gamma.ravel(), beta.ravel(), mean.ravel(), variance.ravel(), epsilon)
     refusal = None
-    smallest, largest = np.minimum.reduce(vectors[3], initial=np.inf), np.maximum.reduce(vectors[3], initial=-np.inf)
-    if vectors[3].size and not (smallest + epsilon > 0 and largest < np.inf):  # NaN is neither
-        refusal = Refusal(Reason.BAD_VARIANCE, node.name)
-    elif not affine.is_finite:
-        refusal = Refusal(Reason.NOT_FINITE, node.name)
+    if not (affine.is_finite and np.maximum.reduce(variance, axis=None, initial=-np.inf) < np.inf):
+        is_bad = not (np.isfinite(variance) & (variance + epsilon > 0)).all()
+        refusal = Refusal(Reason.BAD_VARIANCE if is_bad else Reason.NOT_FINITE, node.name)
     return Element(node, 0, Role.NORM, axis, affine, rooted=True, refusal=refusal)
 
 

@@ -24,6 +24,7 @@ from tf_bnfold.reasons import Reason, Refusal
 
 # By side ("before" or "after") and channel axis: the channel of each weight and the scale of each channel.
 _Scalings = Mapping[tuple[str, int], tuple[IntArray, Vector]]
+_Entry = tuple[Sink, _Scalings]
 
 
 # An offset that is larger, where what is normalised is about 1, costs a linear op that takes it so many roundings; in
@@ -43,7 +44,7 @@ class Ledger:
     def __init__(self, view: View, *, keep_shared: bool = False) -> None:
         self._view = view
         self._keep_shared = keep_shared
-        self._entries: dict[Node, tuple[Sink, _Scalings]] = {}
+        self._entries: dict[Node, _Entry] = {}
         self._peaks: dict[Node, Vector] = {}
         self._old: dict[Node, Tensor] = {}  # the weights that were, of each op whose weights were written
 
@@ -107,16 +108,18 @@ class Ledger:
           The constants that are stored several times now.
         """
         graph, shapes = self._view.graph, self._view.shapes
-        added: dict[Node, list[int]] = {}  # by the constant that was: the bytes of each that was made of it
-        for group in self._alike():
-            old = group[0][0].weights
-            added.setdefault(shared.source(shapes, old), []).append(shared.byte_count(shapes, old))
-            self._write(group)
+        by_origin: dict[Node, list[_Entry]] = {}
+        for node, (sink, scalings) in self._entries.items():
+            if not graph.is_removed(node) and not all((vector == 1).all() for _, vector in scalings.values()):
+                by_origin.setdefault(shared.source(shapes, sink.weights), []).append((sink, scalings))
+        written = {origin: [self._write(group) for group in self._alike(by_origin[origin])] for origin in by_origin}
         copied = []
-        for old_constant, sizes in added.items():
-            stays = not graph.is_removed(old_constant)
-            if len(sizes) > 1 or stays:
-                copied.append(Copied(old_constant.name, len(sizes) - (not stays), sum(sizes if stays else sizes[1:])))
+        for origin, replaced in written.items():
+            stays = not graph.is_removed(origin)
+            more = replaced if stays else replaced[1:]
+            if more:
+                size = sum(shared.byte_count(shapes, weights) for weights in more)
+                copied.append(Copied(origin.name, len(more), size))
         return tuple(copied)
 
     def ranges(self) -> tuple[Ranges, ...]:
@@ -138,18 +141,21 @@ class Ledger:
         return self._peaks[sink.node]
 
     def _peaks_after(self, sink: Sink, scalings: _Scalings, before: Vector) -> Vector:
-        if scalings.keys() <= {("after", sink.axis_out)}:
-            return before * np.abs(next((scale for _, scale in scalings.values()), np.ones(1)))
+        if not scalings:
+            return before
+        if scalings.keys() == {("after", sink.axis_out)}:
+            _, scale = scalings["after", sink.axis_out]
+            return before * np.abs(scale)
         weights = self._view.constants.raw(self._old.get(sink.node, sink.weights))
         assert weights is not None, sink.node.name
         return sink.linear.peak(scaled(weights, scalings.values()))
 
-    def _alike(self) -> list[list[tuple[Sink, _Scalings]]]:
-        """Group the sinks whose weights change by what these become."""
-        groups: dict[Hashable, list[list[tuple[Sink, _Scalings]]]] = {}
-        for node, (sink, scalings) in self._entries.items():
-            if self._view.graph.is_removed(node) or all((vector == 1).all() for _, vector in scalings.values()):
-                continue
+    def _alike(self, entries: list[_Entry]) -> list[list[_Entry]]:
+        """Group sinks whose weights come from one constant by what these become."""
+        if len(entries) == 1:
+            return [entries]
+        groups: dict[Hashable, list[list[_Entry]]] = {}
+        for sink, scalings in entries:
             alike = groups.setdefault(self._identity(sink, scalings), [])
             same = next((group for group in alike if self._have_same_weights(group[0][0], sink)), None)
             if same is None:
@@ -159,13 +165,12 @@ class Ledger:
         return [group for alike in groups.values() for group in alike]
 
     def _identity(self, sink: Sink, scalings: _Scalings) -> Hashable:
-        """What is equal for sinks whose new weights may be one constant: its origin, device, and what it waits for."""
+        """What is equal for sinks whose new weights may be one constant: what it took, its device, its controls."""
         took = tuple(
             (side, axis, channel.shape, channel.tobytes(), vector.tobytes())
             for (side, axis), (channel, vector) in scalings.items()
         )
-        controls = tuple(controls_of_constant(sink.weights.node))
-        return shared.source(self._view.shapes, sink.weights), took, sink.node.proto.device, controls
+        return took, sink.node.proto.device, tuple(controls_of_constant(sink.weights.node))
 
     def _have_same_weights(self, one: Sink, other: Sink) -> bool:
         if one.weights == other.weights:
@@ -173,8 +178,8 @@ class Ledger:
         arrays = [self._view.constants.raw(sink.weights) for sink in (one, other)]
         return all(array is not None for array in arrays) and np.array_equal(*arrays)  # type: ignore[arg-type]
 
-    def _write(self, group: Sequence[tuple[Sink, _Scalings]]) -> None:
-        """Let sinks that took the same read one new constant."""
+    def _write(self, group: Sequence[_Entry]) -> Tensor:
+        """Let sinks that took the same read one new constant; return the weights that it replaces."""
         graph = self._view.graph
         first, scalings = min(group, key=lambda entry: entry[0].node.order)
         old, node = first.weights, first.node
@@ -185,6 +190,7 @@ class Ledger:
             self._old[sink.node] = sink.weights
             graph.set_input(sink.node, sink.weights_port, new)
             graph.drop_unread(self._old[sink.node].node)
+        return old
 
     def _rounded(self, weights: Tensor, scalings: Sequence[tuple[IntArray, Vector]], dtype: np.dtype[Any]) -> Array:
         raw = self._view.constants.raw(weights)

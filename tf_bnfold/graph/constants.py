@@ -122,12 +122,12 @@ class Constants:
     def _evaluate(self, node: Node) -> Array | None:
         if node.array is not None:
             return node.array
-        inputs = [value for tensor in node.inputs if (value := self._known(tensor)) is not None]
-        if len(inputs) < len(node.inputs):
-            return None
         try:
             if node.op == "Const":
                 return _inside(self._decode(node, _LARGEST_RESULT))
+            inputs = [value for tensor in node.inputs if (value := self._known(tensor)) is not None]
+            if len(inputs) < len(node.inputs):
+                return None
             results = [_inside(result) for result in evaluate(node, inputs, _LARGEST_RESULT)]
         except _NOT_KNOWN:
             return None

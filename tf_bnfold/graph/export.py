@@ -21,12 +21,11 @@ def to_graph_def(graph: Graph) -> graph_pb2.GraphDef:
         result.library.CopyFrom(graph.source.library)
     nodes = list(graph.live())
     names = _final_names(graph, nodes)
-    colocations = {}
-    for node in graph.nodes.values():
-        if names.get(node) != node.name and (name := names.get(graph.heir(node), "")) != node.name:
-            colocations[node.name] = name
     for node in nodes:
-        _write(result.node.add(), node, names, colocations)
+        proto = result.node.add()
+        _write(proto, node, names)
+        if "_class" in proto.attr:
+            _recolocate(proto, graph, names)
     return result
 
 
@@ -47,7 +46,7 @@ def _final_names(graph: Graph, nodes: Iterable[Node]) -> dict[Node, str]:
     return names
 
 
-def _write(proto: node_def_pb2.NodeDef, node: Node, names: dict[Node, str], colocations: dict[str, str]) -> None:
+def _write(proto: node_def_pb2.NodeDef, node: Node, names: dict[Node, str]) -> None:
     """Write a node into an empty NodeDef."""
     proto.CopyFrom(node.proto)
     name = names[node]
@@ -55,24 +54,21 @@ def _write(proto: node_def_pb2.NodeDef, node: Node, names: dict[Node, str], colo
     if node.controls:
         inputs += [f"^{names[control]}" for control in node.controls]
     is_new = node.array is not None or node.compute is not None
-    changed = is_new or name != node.name or inputs != list(proto.input)
-    if not changed and not colocations:
-        return
-    proto.name = name
-    proto.input[:] = inputs
+    if is_new or name != node.name or inputs != list(proto.input):
+        proto.name = name
+        proto.input[:] = inputs
     if is_new:
         attributes.write_tensor(proto, node.array if node.compute is None else node.compute(), attributes.dtype(node))
-    if "_class" in proto.attr:
-        _recolocate(proto, colocations)
 
 
-def _recolocate(proto: node_def_pb2.NodeDef, colocations: dict[str, str]) -> None:
-    groups = [group.decode("utf-8", "replace") for group in proto.attr["_class"].list.s]
+def _recolocate(proto: node_def_pb2.NodeDef, graph: Graph, names: dict[Node, str]) -> None:
+    """Let a node that stood with another one stand with what is in that one's place."""
     kept = []
-    for group in groups:
-        name = group.removeprefix(_CLASS_PREFIX)
-        heir = colocations.get(name, name)
-        if heir and heir != proto.name:
+    for group in proto.attr["_class"].list.s:
+        name = group.decode("utf-8", "replace").removeprefix(_CLASS_PREFIX)
+        node = graph.nodes.get(name)
+        heir = name if node is None else names.get(graph.heir(node), "")
+        if heir == name or (heir and heir != proto.name):
             kept.append((_CLASS_PREFIX + heir).encode())
     if kept:
         proto.attr["_class"].list.s[:] = kept

@@ -368,14 +368,14 @@ def _nodes(graph_def: graph_pb2.GraphDef) -> dict[str, Node]:
 def _connect(nodes: dict[str, Node]) -> None:
     for node in nodes.values():
         for port, name in enumerate(node.proto.input):
-            if name.startswith("^"):
-                producer = nodes.get(name[1:])
-            else:
-                node_name, index = (name, 0) if ":" not in name else _split(name)
+            producer, index = nodes.get(name), 0  # most inputs are no more than the name of a node
+            is_control = producer is None and name.startswith("^")
+            if producer is None:
+                node_name, index = (name[1:], 0) if is_control else _split(name)
                 producer = nodes.get(node_name)
             if producer is None:
                 raise InputError(f"node {node.name!r}: its input {name!r} is not in the graph; the graph is incomplete")
-            if name.startswith("^"):
+            if is_control:
                 node.controls.append(producer)
                 producer.followers[node] = None
                 continue
