@@ -18,8 +18,7 @@ from tensorflow.python.framework import function_def_to_graph
 from tf_bnfold.formats.effects import CALLS, V1_CONTROL_FLOW, VARIABLE_READS, effectful_functions, has_effect
 from tf_bnfold.formats.model import GraphDef, node_name
 from tf_bnfold.formats.prune import called_functions, keep_functions
-
-_FUSED_BY_CONVERTER = ("api_implements", "_implements")
+from tf_bnfold.graph.invariants import FUSED_MARKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +100,7 @@ def _bodies(graph_def: GraphDef) -> dict[str, _Body]:
 
 
 def _may_be_inlined(function: Any) -> bool:
-    if any(mark in function.attr for mark in _FUSED_BY_CONVERTER):
+    if any(mark in function.attr for mark in FUSED_MARKS):
         return False
     if _has(function, "_noinline") and not _has(function, "_XlaMustCompile"):
         return False  # the user asked for it; jit_compile=True sets it too, and says no more than how to run the body

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.python.framework import tensor_util
 
 from tf_bnfold.formats.model import GraphDef, Model, SignatureDef, node_name, tensor_names
-from tf_bnfold.formats.prune import called_functions, pruned
-from tf_bnfold.verify.measure import difference, limit_for, with_channels
+from tf_bnfold.formats.prune import called_functions, function_names, pruned
+from tf_bnfold.verify.measure import difference, is_rounding, limit_for, with_channels
 from tf_bnfold.verify.nature import (
     NOWHERE,
     Reach,
@@ -22,6 +23,7 @@ from tf_bnfold.verify.nature import (
     deciding_nodes,
     reach,
 )
+from tf_bnfold.verify.rounding import Rounded
 from tf_bnfold.verify.session import TOO_MUCH, Runner, fetches_of
 from tf_bnfold.verify.values import Array, Difference, LeftOut
 
@@ -103,11 +105,27 @@ def make_plan(
         altered=_altered(graph_def, result.graph_def),
         batches=tuple(_batches({name: tensors[name] for name in wanted})),
         limit=lambda tensor: limit_for(coarsest(tensor).as_numpy_dtype, rtol),
-        channels={node.name: _channel_axis(node) for node in graph_def.node if node.op in _LINEAR},
+        channels=_channels(model, graph_def),
         deciding=deciding,
         unrepeatable=unrepeatable,
         left_out=dict.fromkeys(tensors.keys() - wanted, LeftOut.TOO_LARGE) | left_out,
     )
+
+
+def _channels(model: Model, graph_def: GraphDef) -> dict[str, int]:
+    """Find what is judged by channels: what linear ops compute, where it can be told what rounding changes.
+
+    It can't with state, as each run is a step, nor behind functions, whose constants are not within reach.
+    """
+    if model.state:
+        return {}
+    functions = {function.signature.name for function in graph_def.library.function}
+    behind = reach(graph_def, [node.name for node in graph_def.node if not functions.isdisjoint(function_names(node))])
+    return {
+        node.name: _channel_axis(node)
+        for node in graph_def.node
+        if node.op in _LINEAR and f"{node.name}:0" not in behind
+    }
 
 
 def _channel_axis(node: Any) -> int:
@@ -203,7 +221,12 @@ class Doubt:
 
 
 def inner_differences(
-    plan: Plan, frozen: Runner, folded: Runner, feeds: Mapping[str, Array], wanted: Collection[str] = ()
+    plan: Plan,
+    frozen: Runner,
+    folded: Runner,
+    rounded: Rounded,
+    feeds: Mapping[str, Array],
+    wanted: Collection[str] = (),
 ) -> tuple[dict[str, Difference], Doubt, dict[str, Array]]:
     """Run both graphs and compare.
 
@@ -211,6 +234,7 @@ def inner_differences(
       plan: What to compare.
       frozen: A session over the graph before folding.
       folded: A session over the graph after folding.
+      rounded: Gives what rounding changes in the graph before folding.
       feeds: The inputs, by tensor.
       wanted: Tensors whose values are asked for, too.
 
@@ -227,20 +251,51 @@ def inner_differences(
         except tf.errors.OpError:  # what the outputs need runs, but not all else that leads to a name
             failed |= {name: Difference(None, 0.0, plan.limit(name), LeftOut.NOT_FETCHED) for name in batch}
             continue
-        for name, original, result in zip(batch, originals, results(folded, batch, feeds), strict=True):
-            found[name] = _difference(plan, name, result, original)
-            if result is not None and name in wanted:
-                values[name] = result
+        compared = {
+            name: _Compared(name, result, original, plan.limit(name), plan.channels.get(node_name(name)))
+            for name, original, result in zip(batch, originals, results(folded, batch, feeds), strict=True)
+        }
+        found |= _differences(compared, rounded, feeds)
+        values |= {name: each.result for name, each in compared.items() if each.result is not None and name in wanted}
     doubt = _doubt(plan, found)
     return {name: doubt.judged(name, each) for name, each in found.items()} | failed, doubt, values
 
 
-def _difference(plan: Plan, name: str, result: Array | None, original: Array) -> Difference:
-    if result is None:
-        return Difference(math.inf, 1.0, plan.limit(name))
-    found = difference(result, original, plan.limit(name))
-    axis = plan.channels.get(node_name(name))
-    return found if axis is None or original.ndim < 2 else with_channels(found, result, original, axis)
+class _Compared(NamedTuple):
+    """A tensor of one run: its value after folding, if there is one, and before; and the axis of its channels."""
+
+    name: str
+    result: Array | None
+    original: Array
+    limit: float
+    axis: int | None
+
+    @property
+    def whole(self) -> Difference:
+        if self.result is None:
+            return Difference(math.inf, 1.0, self.limit)
+        return difference(self.result, self.original, self.limit)
+
+
+def _differences(
+    compared: Mapping[str, _Compared], rounded: Rounded, feeds: Mapping[str, Array]
+) -> dict[str, Difference]:
+    """Judge tensors as wholes and by their channels. Where channels alone fail, rounding may explain that."""
+    wholes = {name: each.whole for name, each in compared.items()}
+    found = wholes | {
+        name: with_channels(wholes[name], each.result, each.original, each.axis)
+        for name, each in compared.items()
+        if each.result is not None and each.axis is not None and each.original.ndim > 1
+    }
+    suspects = [name for name, each in found.items() if each.failed and not wholes[name].failed]
+    if not suspects:
+        return found
+    with contextlib.suppress(tf.errors.OpError):  # then nothing explains them
+        for name, moved in zip(suspects, rounded(suspects, feeds), strict=True):
+            _, result, original, limit, axis = compared[name]
+            if result is not None and axis is not None and is_rounding(result, original, moved, axis, limit):
+                found[name] = wholes[name]
+    return found
 
 
 def results(folded: Runner, batch: Sequence[str], feeds: Mapping[str, Array]) -> Sequence[Array | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from tf_bnfold.verify.values import Array, Difference, LeftOut
 # up like a random walk, to the square root of n: this allows for 256 ops. For float32 it is far below a sensible rtol.
 _ROUNDINGS = 16
 _LEAST_CHANNEL = 1 / 32
+# Every op of two right runs may round in another way, not the constants alone; what was seen is up to 3.
+_MORE_THAN_ROUNDING = 8.0
+_NOTHING = 1e-300
 _TEXT = frozenset("OSU")  # kinds of dtypes in which strings come
 _PRECISE = frozenset({np.dtype(np.float32), np.dtype(np.float64)})  # a difference of two has an error of one rounding
 
@@ -75,7 +79,7 @@ def output_difference(result: Array, original: Array, limit: float) -> Differenc
     return found if found.failed or original.size else dataclasses.replace(found, left_out=LeftOut.EMPTY)
 
 
-def with_channels(found: Difference, result: Any, original: Any, axis: int) -> Difference:
+def with_channels(found: Difference, result: Array, original: Array, axis: int) -> Difference:
     """Judge each channel of what a linear op computes by its own size: one may be a thousand times larger than another.
 
     Args:
@@ -85,22 +89,44 @@ def with_channels(found: Difference, result: Any, original: Any, axis: int) -> D
       axis: Of the channels.
 
     Returns:
-      The largest error of a channel where that is not accepted, else `found`. A channel counts as 1/32 as large as the
-      largest at least: of a smaller one, rounding in the inputs may be a large part. Where a coarse dtype is on the
-      way it may be of any, and none is judged by itself.
+      The largest error of a channel where that is not accepted, else `found`. Where a coarse dtype is on the way a
+      channel may be of any size, and none is judged by itself.
     """
     least = found.limit * _LEAST_CHANNEL
     if found.error is None or not least < found.error <= found.limit or found.limit >= limit_for(np.float16, 0):
         return found
+    errors = _channel_errors(result, original, axis)
+    error = float(errors.max())
+    if error <= found.limit:
+        return found
+    return dataclasses.replace(found, error=error, share=float(np.mean(errors > found.limit)))
+
+
+def is_rounding(result: Array, original: Array, rounded: Sequence[Array], axis: int, limit: float) -> bool:
+    """Tell whether no channel differs by more than is accepted, or by more than rounding explains.
+
+    Args:
+      result: The value found.
+      original: The value expected, same shape.
+      rounded: What the original's graph computes in runs with constants that are off by one rounding.
+      axis: Of the channels.
+      limit: The error that is accepted.
+    """
+    if any(value.shape != original.shape for value in rounded):
+        return False
+    moved = np.max([_channel_errors(value, original, axis) for value in rounded], axis=0)
+    return bool((_channel_errors(result, original, axis) <= np.maximum(limit, _MORE_THAN_ROUNDING * moved)).all())
+
+
+def _channel_errors(result: Any, original: Any, axis: int) -> npt.NDArray[np.float64]:
+    """The error of each channel, which counts as 1/32 as large as the largest one at least; float64 [channels]."""
     others = tuple(each for each in range(original.ndim) if each != axis % original.ndim)
     finite = np.isfinite(original)
     size = np.max(np.abs(original), axis=others, where=finite, initial=0.0).astype(np.float64)
-    distance = np.max(np.abs(result - original), axis=others, where=finite, initial=0.0).astype(np.float64)
-    error = float(np.max(distance / np.maximum(size, size.max() * _LEAST_CHANNEL)))
-    if error <= found.limit:
-        return found
-    share = float(np.mean(distance > found.limit * np.maximum(size, size.max() * _LEAST_CHANNEL)))
-    return dataclasses.replace(found, error=error, share=share)
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance = np.max(np.abs(result - original), axis=others, where=finite, initial=0.0).astype(np.float64)
+    errors: npt.NDArray[np.float64] = distance / np.maximum(size, max(size.max() * _LEAST_CHANNEL, _NOTHING))
+    return errors
 
 
 def _finite_difference(result: Array, original: Array, limit: float) -> Difference | None:

@@ -1,4 +1,4 @@
-"""What of a model can be run here: all of it up to the ops that TensorFlow does not know."""
+"""What of a model can be run here: all of it up to the ops that TensorFlow does not know, or has no body of."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from tf_bnfold.formats.model import GraphDef, Model, SignatureDef, node_name, tensor_names
-from tf_bnfold.formats.prune import pruned
+from tf_bnfold.formats.prune import function_names, pruned
 from tf_bnfold.formats.tensors import tensor_infos, tensor_name
+from tf_bnfold.graph.invariants import FUSED_MARKS
 from tf_bnfold.verify.nature import reach
 
 
 def runnable(model: Model) -> Model:
     """Cut a model off before its custom ops: what feeds them is an output then, in the place of what they lead to.
+
+    A call of a function that only stands in for an op of TFLite is one of them, too: it computes nothing.
 
     Args:
       model: The model.
@@ -24,9 +27,10 @@ def runnable(model: Model) -> Model:
       A model that can be run; the very one that was given if it has no custom ops. An output that feeds a custom op is
       called by that and the number of its input, which is the same before and after folding.
     """
-    if not model.custom_ops:
+    absent = model.custom_ops | _stand_ins(model.graph_def.library)
+    custom = [node for node in model.graph_def.node if not absent.isdisjoint(function_names(node))]
+    if not custom:
         return model
-    custom = [node for node in model.graph_def.node if node.op in model.custom_ops]
     behind = reach(model.graph_def, [node.name for node in custom])
     signatures = {}
     for key, signature in model.signatures.items():
@@ -46,6 +50,34 @@ def runnable(model: Model) -> Model:
     graph_def = pruned(model.graph_def, reduced_model.outputs())
     origin = {key: _named_by_origin(signature, model.origin.get(key)) for key, signature in signatures.items()}
     return dataclasses.replace(reduced_model, origin=origin).with_graph(graph_def)
+
+
+def _stand_ins(library: Any) -> frozenset[str]:
+    """Name the functions that the TFLite converter puts an op in the place of, and that read none of their arguments.
+
+    Source: https://github.com/tensorflow/models, research/object_detection/export_tflite_graph_lib_tf2.py
+    """
+    return frozenset(
+        function.signature.name
+        for function in library.function
+        if function.signature.input_arg
+        and not _reads_arguments(function)
+        and any(mark in function.attr for mark in FUSED_MARKS)
+    )
+
+
+def _reads_arguments(function: Any) -> bool:
+    """Tell whether what a function returns depends on an argument."""
+    inputs = {node.name: node.input for node in function.node_def}
+    pending, seen = list(function.ret.values()), set[str]()
+    while pending:
+        name = node_name(pending.pop().removeprefix("^"))
+        if name not in inputs:
+            return True
+        if name not in seen:
+            seen.add(name)
+            pending.extend(inputs[name])
+    return False
 
 
 def _fetched(signature: SignatureDef) -> list[str]:

@@ -13,6 +13,7 @@ from tf_bnfold.formats.model import Model
 from tf_bnfold.verify.decisions import Explain, Output, explaining
 from tf_bnfold.verify.inner import Doubt, Plan, constant_differences, inner_differences, make_plan, results
 from tf_bnfold.verify.original import Original, Run, frozen_graph, saved_model
+from tf_bnfold.verify.rounding import Rounded, rounding
 from tf_bnfold.verify.samples import Samples
 from tf_bnfold.verify.session import TOO_MUCH, Inputs, Runner, feeds_of, fetches_of, opened, same_tensors
 from tf_bnfold.verify.tally import Tally
@@ -112,6 +113,7 @@ class _Sessions:
       frozen: The graph before folding.
       folded: The graph after folding, None where there can be none.
       inner: The same for inner tensors; with state, where every run is a step, in a session of its own.
+      rounded: Gives what rounding changes in the graph before folding.
       explain: Tells which differences decisions can explain.
     """
 
@@ -119,6 +121,7 @@ class _Sessions:
     frozen: Runner
     folded: Runner | None
     inner: Runner | None
+    rounded: Rounded
     explain: Explain
 
 
@@ -156,7 +159,8 @@ class _Comparing:
             inner = stack.enter_context(opened(self.folded, feeds)) if folded and self.folded.state else folded
             plan = make_plan(self.frozen, self.folded, self.folded.signatures[self.keys[0]], frozen, folded, rtol)
             explain = stack.enter_context(explaining(self.frozen, plan.limit))
-            yield _Sessions(plan, frozen, folded, inner, explain)
+            rounded = stack.enter_context(rounding(self.frozen))
+            yield _Sessions(plan, frozen, folded, inner, rounded, explain)
 
     def _run_sample(self, keys: Sequence[str], inputs: Inputs, sessions: _Sessions) -> None:
         signature = self.folded.signatures[self.keys[0]]
@@ -172,7 +176,9 @@ class _Comparing:
         doubt = Doubt()
         if sessions.folded is not None and sessions.inner is not None:
             wanted = set(fetches.values()) if sessions.inner is sessions.folded else set[str]()
-            differences, doubt, values = inner_differences(plan, sessions.frozen, sessions.inner, feeds, wanted)
+            differences, doubt, values = inner_differences(
+                plan, sessions.frozen, sessions.inner, sessions.rounded, feeds, wanted
+            )
             self.inner.add(differences)
             missing = list(dict.fromkeys(tensor for tensor in fetches.values() if tensor not in values))
             if missing:
