@@ -65,14 +65,12 @@ def test_small(kind, name, tmp_path):
     check(kind, name, SMALL[name], tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["keras3", "keras2"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_full_size(kind, name, tmp_path):
     check(kind, name, Size(FULL[name]), tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "weights"), [("mobilenet_ssd", 5_821_433), ("tiny_yolo", 15_867_885)])
 def test_the_layer_tables_are_the_published_ones(name, weights):
     import keras

@@ -141,6 +141,7 @@ def test_run_says_how_it_was_got():
             {"name": "serve: out", "error": 0.01, "sqnr": 41.5, "top1": 0.96, "floor": 10.0},
             {"name": "serve: best", "error": None, "sqnr": None, "top1": None, "floor": None},
         ],
+        "by_rounding": 0,
     }
     assert (failed["verified"], failed["error"]) == (False, None)
 

@@ -38,6 +38,7 @@ def measurement(finding: Finding) -> Measurement:
         limit=finding.limit,
         worst=finding.worst,
         differing=finding.differing,
+        by_rounding=len(finding.by_rounding),
         errors={name: each.error for name, each in finding.tensors.items() if each.error is not None},
     )
 

@@ -109,6 +109,7 @@ class Measurement:
       note: Why it is not verified; "" where it is.
       quantised: The outputs of a quantised model, which are not judged by error and limit.
       errors: The error of each tensor that is judged by it; the page shows them, the JSON only the worst.
+      by_rounding: Number of tensors that differ by more than --rtol, and by no more than rounding alone may make.
     """
 
     compared: str
@@ -123,6 +124,7 @@ class Measurement:
     note: str = ""
     quantised: tuple[OutputQuality, ...] = ()
     errors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    by_rounding: int = 0
 
     @property
     def skipped(self) -> int:

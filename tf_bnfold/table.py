@@ -199,6 +199,9 @@ def _comparison(measurement: Measurement) -> str:
     if measurement.differing:
         share = max(measurement.differing.values())
         text += f"; behind discontinuous ops up to {share:.2%} of the elements differ"
+    if measurement.by_rounding:
+        tensors = _count(measurement.by_rounding, "tensor")
+        text += f"; of {tensors} the limit is what rounding alone may make on these inputs"
     for each in measurement.left_out:
         names = each.first if each.count == 1 else f"{each.first} and {each.count - 1} more"
         text += f"; not compared: {names} ({each.reason})"

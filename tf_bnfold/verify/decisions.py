@@ -17,6 +17,7 @@ from tf_bnfold.formats.model import GraphDef, Model, node_name
 from tf_bnfold.formats.tensors import input_dtypes, short_name, tensor_name
 from tf_bnfold.verify.measure import difference, output_difference
 from tf_bnfold.verify.nature import Reach, conditional_tensors, deciding_nodes, reach
+from tf_bnfold.verify.rounding import Pair
 from tf_bnfold.verify.session import Runner, opened
 from tf_bnfold.verify.values import Array, Difference
 
@@ -53,6 +54,11 @@ class Output:
         if self.found is None:
             return Difference(math.inf, 1.0, self.limit)
         return output_difference(self.found, self.expected, self.limit)
+
+    @property
+    def pair(self) -> Pair:
+        """What is compared."""
+        return Pair(self.tensor, self.found, self.expected)
 
 
 Explain = Callable[[Mapping[str, Array], Mapping[str, Output], Reach], dict[str, Difference]]

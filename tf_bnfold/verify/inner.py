@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework import tensor_util
 
 from tf_bnfold.formats.model import GraphDef, Model, SignatureDef, node_name, tensor_names
 from tf_bnfold.formats.prune import called_functions, function_names, pruned
-from tf_bnfold.verify.measure import difference, is_rounding, limit_for, with_channels
+from tf_bnfold.verify.measure import difference, limit_for, with_channels
 from tf_bnfold.verify.nature import (
     NOWHERE,
     Reach,
@@ -23,7 +22,7 @@ from tf_bnfold.verify.nature import (
     deciding_nodes,
     reach,
 )
-from tf_bnfold.verify.rounding import Rounded
+from tf_bnfold.verify.rounding import Pair, Rounded, allowing
 from tf_bnfold.verify.session import TOO_MUCH, Runner, fetches_of
 from tf_bnfold.verify.values import Array, Difference, LeftOut
 
@@ -224,7 +223,7 @@ def inner_differences(
     plan: Plan,
     frozen: Runner,
     folded: Runner,
-    rounded: Rounded,
+    rounded: Rounded | None,
     feeds: Mapping[str, Array],
     wanted: Collection[str] = (),
 ) -> tuple[dict[str, Difference], Doubt, dict[str, Array]]:
@@ -234,7 +233,7 @@ def inner_differences(
       plan: What to compare.
       frozen: A session over the graph before folding.
       folded: A session over the graph after folding.
-      rounded: Gives what rounding changes in the graph before folding.
+      rounded: Gives what rounding changes in the graph before folding; None where that can't be told.
       feeds: The inputs, by tensor.
       wanted: Tensors whose values are asked for, too.
 
@@ -251,51 +250,48 @@ def inner_differences(
         except tf.errors.OpError:  # what the outputs need runs, but not all else that leads to a name
             failed |= {name: Difference(None, 0.0, plan.limit(name), LeftOut.NOT_FETCHED) for name in batch}
             continue
-        compared = {
-            name: _Compared(name, result, original, plan.limit(name), plan.channels.get(node_name(name)))
-            for name, original, result in zip(batch, originals, results(folded, batch, feeds), strict=True)
-        }
-        found |= _differences(compared, rounded, feeds)
-        values |= {name: each.result for name, each in compared.items() if each.result is not None and name in wanted}
+        for pair in _pairs(plan, batch, originals, results(folded, batch, feeds)):
+            found[pair.tensor] = _difference(pair, plan.limit(pair.tensor))
+            if pair.result is not None and pair.tensor in wanted:
+                values[pair.tensor] = pair.result
     doubt = _doubt(plan, found)
-    return {name: doubt.judged(name, each) for name, each in found.items()} | failed, doubt, values
+    judged = {name: doubt.judged(name, each) for name, each in found.items()}
+    if rounded is not None:
+        judged |= _within_rounding(plan, judged, frozen, folded, rounded, feeds)
+    return judged | failed, doubt, values
 
 
-class _Compared(NamedTuple):
-    """A tensor of one run: its value after folding, if there is one, and before; and the axis of its channels."""
-
-    name: str
-    result: Array | None
-    original: Array
-    limit: float
-    axis: int | None
-
-    @property
-    def whole(self) -> Difference:
-        if self.result is None:
-            return Difference(math.inf, 1.0, self.limit)
-        return difference(self.result, self.original, self.limit)
-
-
-def _differences(
-    compared: Mapping[str, _Compared], rounded: Rounded, feeds: Mapping[str, Array]
+def _within_rounding(
+    plan: Plan,
+    judged: Mapping[str, Difference],
+    frozen: Runner,
+    folded: Runner,
+    rounded: Rounded,
+    feeds: Mapping[str, Array],
 ) -> dict[str, Difference]:
-    """Judge tensors as wholes and by their channels. Where channels alone fail, rounding may explain that."""
-    wholes = {name: each.whole for name, each in compared.items()}
-    found = wholes | {
-        name: with_channels(wholes[name], each.result, each.original, each.axis)
-        for name, each in compared.items()
-        if each.result is not None and each.axis is not None and each.original.ndim > 1
-    }
-    suspects = [name for name, each in found.items() if each.failed and not wholes[name].failed]
-    if not suspects:
-        return found
-    with contextlib.suppress(tf.errors.OpError):  # then nothing explains them
-        for name, moved in zip(suspects, rounded(suspects, feeds), strict=True):
-            _, result, original, limit, axis = compared[name]
-            if result is not None and axis is not None and is_rounding(result, original, moved, axis, limit):
-                found[name] = wholes[name]
+    """Look at what fails once more, in the light of what rounding makes."""
+    found: dict[str, Difference] = {}
+    for batch in plan.batches:
+        failed = {name: judged[name] for name in batch if name in judged and judged[name].failed}
+        if failed:
+            names = list(failed)
+            pairs = _pairs(plan, names, frozen.run(names, feeds), results(folded, names, feeds))
+            found |= allowing(failed, {pair.tensor: pair for pair in pairs}, rounded, feeds)
     return found
+
+
+def _pairs(
+    plan: Plan, names: Sequence[str], originals: Sequence[Array], found: Sequence[Array | None]
+) -> Iterator[Pair]:
+    for name, original, result in zip(names, originals, found, strict=True):
+        yield Pair(name, result, original, plan.channels.get(node_name(name)) if original.ndim > 1 else None)
+
+
+def _difference(pair: Pair, limit: float) -> Difference:
+    if pair.result is None:
+        return Difference(math.inf, 1.0, limit)
+    whole = difference(pair.result, pair.original, limit)
+    return whole if pair.axis is None else with_channels(whole, pair.result, pair.original, pair.axis)
 
 
 def results(folded: Runner, batch: Sequence[str], feeds: Mapping[str, Array]) -> Sequence[Array | None]:

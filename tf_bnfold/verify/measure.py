@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ _ROUNDINGS = 16
 _LEAST_CHANNEL = 1 / 32
 # Every op of two right runs may round in another way, not the constants alone; what was seen is up to 3.
 _MORE_THAN_ROUNDING = 8.0
+_NO_LIMIT = 0.1
 _NOTHING = 1e-300
 _TEXT = frozenset("OSU")  # kinds of dtypes in which strings come
 _PRECISE = frozenset({np.dtype(np.float32), np.dtype(np.float64)})  # a difference of two has an error of one rounding
@@ -102,20 +104,46 @@ def with_channels(found: Difference, result: Array, original: Array, axis: int) 
     return dataclasses.replace(found, error=error, share=float(np.mean(errors > found.limit)))
 
 
-def is_rounding(result: Array, original: Array, rounded: Sequence[Array], axis: int, limit: float) -> bool:
-    """Tell whether no channel differs by more than is accepted, or by more than rounding explains.
+def within_rounding(
+    found: Difference, result: Array, original: Array, rounded: Sequence[Array], axis: int | None
+) -> Difference:
+    """Accept a difference that rounding explains.
 
     Args:
+      found: The difference.
       result: The value found.
       original: The value expected, same shape.
       rounded: What the original's graph computes in runs with constants that are off by one rounding.
-      axis: Of the channels.
-      limit: The error that is accepted.
+      axis: Of the channels, None where these are not judged by themselves.
+
+    Returns:
+      The difference with a limit of eight times what rounding makes, where that is enough, else `found`. Where rounding
+      moves even the whole tensor further than was to be accepted, single channels of it are not judged; and where that
+      limit is no limit any more, the run says nothing of the tensor.
     """
     if any(value.shape != original.shape for value in rounded):
-        return False
-    moved = np.max([_channel_errors(value, original, axis) for value in rounded], axis=0)
-    return bool((_channel_errors(result, original, axis) <= np.maximum(limit, _MORE_THAN_ROUNDING * moved)).all())
+        return found
+
+    def whole(value: Array) -> npt.NDArray[np.float64]:
+        return np.array([difference(value, original, found.limit).error or 0.0])
+
+    def limits_by(errors_of: Callable[[Array], npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+        moved: npt.NDArray[np.float64] = np.max([errors_of(value) for value in rounded], axis=0)
+        return np.maximum(found.limit, _MORE_THAN_ROUNDING * moved)
+
+    errors, limits = whole(result), limits_by(whole)
+    if axis is not None and limits[0] == found.limit:
+        by_channel = functools.partial(_channel_errors, original=original, axis=axis)
+        errors, limits = by_channel(result), limits_by(by_channel)
+    if not (np.isfinite(limits) & (errors <= limits)).all():
+        return found
+    if limits.max() > _NO_LIMIT:
+        return dataclasses.replace(found, error=None, share=0.0, left_out=LeftOut.ROUNDING)
+    worst = int(np.argmax(errors / limits))
+    limit = float(limits[worst])
+    return dataclasses.replace(
+        found, error=float(errors[worst]), share=0.0, limit=limit, by_rounding=limit > found.limit
+    )
 
 
 def _channel_errors(result: Any, original: Any, axis: int) -> npt.NDArray[np.float64]:

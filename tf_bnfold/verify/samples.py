@@ -23,6 +23,13 @@ Samples = Mapping[str, Iterable[Inputs]]  # by signature key; representative dat
 
 # A law that holds on inputs around 1 may fail far from it (ReLU6), so inputs are small, ordinary and large.
 _SCALES = (0.1, 1.0, 30.0)
+# A network that was trained on pictures answers to mere noise with what it never gave then, and rounding may decide it.
+_PICTURES = {
+    1.0: (0.0, 1.0),
+    30.0: (127.5, 50.0),
+}  # by scale, mean and deviation: normalised ones, and as they are read
+_BRIGHTEST = 255.0
+_LEAST_SIDE = 16
 _STEPS = 4  # with state, each is taken so often: what a step writes is read in later ones
 _WORDS = np.array([b"", b"a", b"cat", b"to be or not"], dtype=object)
 _MOST_ROWS = 256  # of representative data: enough to compare on
@@ -154,6 +161,8 @@ def _array(info: TensorInfo, guess: _Guess, scale: float, random: np.random.Gene
     if dtype.is_floating and guess.counts:
         return np.asarray(guess.integers * random.random(shape)).astype(dtype.as_numpy_dtype)
     if dtype.is_floating or dtype.is_complex:
+        if scale in _PICTURES and not positive and _is_picture(shape):
+            return np.asarray(_picture(shape, *_PICTURES[scale], random)).astype(dtype.as_numpy_dtype)
         draw = random.random if positive else random.standard_normal
         return np.asarray(scale * draw(shape)).astype(dtype.as_numpy_dtype)
     if dtype == tf.bool:
@@ -163,6 +172,24 @@ def _array(info: TensorInfo, guess: _Guess, scale: float, random: np.random.Gene
     if dtype in (tf.uint8, tf.int8):  # images and quantised values: the whole range
         return random.integers(dtype.min, dtype.max, shape, endpoint=True).astype(dtype.as_numpy_dtype)
     return random.integers(0, guess.integers, shape).astype(dtype.as_numpy_dtype)
+
+
+def _is_picture(shape: Sequence[int]) -> bool:
+    """Tell whether an input has the shape of pictures, [batch, height, width, grey or RGB]."""
+    return len(shape) == 4 and shape[-1] in (1, 3) and min(shape[1:3]) >= _LEAST_SIDE
+
+
+def _picture(shape: Sequence[int], mean: float, deviation: float, random: np.random.Generator) -> Any:
+    """Draw pictures that differ in large things as in small ones, as photographs do: noise of every size alike."""
+    batch, height, width, channels = shape
+    octaves = range(int(math.log2(max(height, width))) + 1)
+    value = np.zeros(shape)
+    for octave in octaves:
+        cells = random.standard_normal((batch, 1 << octave, 1 << octave, channels))
+        rows, columns = ((np.arange(size) << octave) // size for size in (height, width))
+        value += cells[:, rows][:, :, columns]
+    value = mean + deviation * value / math.sqrt(len(octaves))
+    return np.clip(value, 0, _BRIGHTEST) if mean else value
 
 
 def _shape(info: TensorInfo, guess: _Guess) -> list[int]:

@@ -13,7 +13,7 @@ from tf_bnfold.formats.model import Model
 from tf_bnfold.verify.decisions import Explain, Output, explaining
 from tf_bnfold.verify.inner import Doubt, Plan, constant_differences, inner_differences, make_plan, results
 from tf_bnfold.verify.original import Original, Run, frozen_graph, saved_model
-from tf_bnfold.verify.rounding import Rounded, rounding
+from tf_bnfold.verify.rounding import Rounded, allowing, rounding
 from tf_bnfold.verify.samples import Samples
 from tf_bnfold.verify.session import TOO_MUCH, Inputs, Runner, feeds_of, fetches_of, opened, same_tensors
 from tf_bnfold.verify.tally import Tally
@@ -113,7 +113,7 @@ class _Sessions:
       frozen: The graph before folding.
       folded: The graph after folding, None where there can be none.
       inner: The same for inner tensors; with state, where every run is a step, in a session of its own.
-      rounded: Gives what rounding changes in the graph before folding.
+      rounded: Gives what rounding changes in the graph before folding; None with state, where every run is a step.
       explain: Tells which differences decisions can explain.
     """
 
@@ -121,7 +121,7 @@ class _Sessions:
     frozen: Runner
     folded: Runner | None
     inner: Runner | None
-    rounded: Rounded
+    rounded: Rounded | None
     explain: Explain
 
 
@@ -159,7 +159,7 @@ class _Comparing:
             inner = stack.enter_context(opened(self.folded, feeds)) if folded and self.folded.state else folded
             plan = make_plan(self.frozen, self.folded, self.folded.signatures[self.keys[0]], frozen, folded, rtol)
             explain = stack.enter_context(explaining(self.frozen, plan.limit))
-            rounded = stack.enter_context(rounding(self.frozen))
+            rounded = None if self.frozen.state else stack.enter_context(rounding(self.frozen))
             yield _Sessions(plan, frozen, folded, inner, rounded, explain)
 
     def _run_sample(self, keys: Sequence[str], inputs: Inputs, sessions: _Sessions) -> None:
@@ -190,7 +190,9 @@ class _Comparing:
             for name, tensor in fetches.items()
             if tensor not in plan.unrepeatable
         }
+        differences = {name: doubt.judged(each.tensor, each.difference) for name, each in outputs.items()}
+        differences |= sessions.explain(feeds, outputs, doubt.tipped)
+        pairs = {name: each.pair for name, each in outputs.items()}
         self.outputs.add(
-            {name: doubt.judged(each.tensor, each.difference) for name, each in outputs.items()}
-            | sessions.explain(feeds, outputs, doubt.tipped)
+            allowing(differences, pairs, sessions.rounded, feeds) if sessions.rounded is not None else differences
         )

@@ -42,20 +42,22 @@ class Runner:
 
 @contextlib.contextmanager
 def opened(model: Model, feeds: Mapping[str, Array] | None = None) -> Iterator[Runner]:
-    """Open a session over the model's graph, with its tables initialised.
+    """Open a session over the model's graph, with its tables initialised. It need not be closed in order with others.
 
     Args:
       model: The model.
       feeds: What will be fed, by tensor; the shapes are inferred from these.
     """
     shapes = {node_name(name): tf.TensorShape(value.shape).as_proto() for name, value in (feeds or {}).items()}
-    with tf.Graph().as_default(), quiet(), tf.compat.v1.Session(config=plain_config()) as session:
-        slim, weights = with_variable_weights(with_spread_weights(model.graph_def))
-        tf.graph_util.import_graph_def(with_placeholder_shapes(slim, shapes), name="")
-        assign(session, weights)
-        del weights
-        if model.init_op:
-            session.run(model.init_op, {asset.tensor_name: asset.path for asset in model.assets})
+    with contextlib.ExitStack() as stack:
+        with tf.Graph().as_default(), quiet():
+            session = stack.enter_context(contextlib.closing(tf.compat.v1.Session(config=plain_config())))
+            slim, weights = with_variable_weights(with_spread_weights(model.graph_def))
+            tf.graph_util.import_graph_def(with_placeholder_shapes(slim, shapes), name="")
+            assign(session, weights)
+            del slim, weights
+            if model.init_op:
+                session.run(model.init_op, {asset.tensor_name: asset.path for asset in model.assets})
         yield Runner(session)
 
 

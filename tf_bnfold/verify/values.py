@@ -27,6 +27,7 @@ class LeftOut(enum.Enum):
     NOT_FETCHED = "could not be computed apart from the rest"
     NOT_FINITE = "no value, or less than half, is a number in the original on these inputs"
     EMPTY = "has no elements on these inputs"
+    ROUNDING = "rounding alone moves it as far on these inputs"
     UNWATCHED = "differs, behind a discontinuous op whose inputs could not be compared"
 
 
@@ -40,12 +41,14 @@ class Difference:
       share: Share of the elements that differ: integers at all, floats by more than the limit.
       limit: The error that is accepted.
       left_out: Why it says nothing of the tensor, None where it does.
+      by_rounding: Whether the limit is what rounding alone may make, and more than was asked for.
     """
 
     error: float | None
     share: float
     limit: float
     left_out: LeftOut | None = None
+    by_rounding: bool = False
 
     @property
     def failed(self) -> bool:
@@ -62,11 +65,19 @@ class Difference:
 
     def with_run(self, other: Difference) -> Difference:
         """Return the worse of two runs, in error and in share; one run that can be judged is enough."""
-        errors = [error for error in (self.error, other.error) if error is not None]
+        worst = max(self, other, key=lambda each: each.severity)
         reasons = (self.left_out, other.left_out)
         both = self.left_out if None not in reasons else None
         left_out = LeftOut.UNWATCHED if LeftOut.UNWATCHED in reasons else both
-        return Difference(max(errors, default=None), max(self.share, other.share), self.limit, left_out)
+        by_rounding = self.by_rounding or other.by_rounding
+        return dataclasses.replace(
+            worst, share=max(self.share, other.share), left_out=left_out, by_rounding=by_rounding
+        )
+
+    @property
+    def severity(self) -> float:
+        """Return the error in terms of the limit, -1 where it is not to be judged."""
+        return -1.0 if self.error is None else self.error / max(self.limit, _NOTHING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +109,7 @@ class Comparison:
     @property
     def worst(self) -> str:
         """Name the tensor with the largest error of those that are judged by it, "" if there is none."""
-        judged = {
-            name: each.error / max(each.limit, _NOTHING)
-            for name, each in self.tensors.items()
-            if each.error is not None
-        }
+        judged = {name: each.severity for name, each in self.tensors.items() if each.error is not None}
         return max(judged, key=lambda name: judged[name], default="")
 
     @property
@@ -114,6 +121,11 @@ class Comparison:
     def limit(self) -> float | None:
         """Return the limit of the worst tensor."""
         return self.tensors[self.worst].limit if self.worst else None
+
+    @property
+    def by_rounding(self) -> tuple[str, ...]:
+        """Name the tensors that differ by more than was asked for, and by no more than rounding may make."""
+        return tuple(name for name, difference in self.tensors.items() if difference.by_rounding)
 
     @property
     def failure(self) -> str:
