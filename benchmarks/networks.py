@@ -177,9 +177,9 @@ What stays:
 - The splice predictor has its batch norms before the ReLU and the convolution. Where the value before one is also added
   to what comes out of the unit, the offset stays as an Add; the scale went through the ReLU into the convolution. Such
   batch norms are not counted as folded.
-- The Add of the Conv-BN-LSTM from Keras 2 with a free batch is the LSTM's own bias, in the loop that it is converted to.
-  In that of Keras 3 it goes right behind a matrix product, and where nothing is free, that of Keras 2 becomes TFLite's
-  own op.
+- The Add of the Conv-BN-LSTM from Keras 2 with a free batch is the LSTM's own bias, in the loop that it is converted
+  to. In that of Keras 3 it goes right behind a matrix product, and where nothing is free, that of Keras 2 becomes
+  TFLite's own op.
 - The Mul and Add of the SSDs are those that compute boxes from what is predicted for each anchor.
 
 The LSTM with a free batch, and the NMS of TensorFlow, are converted with TensorFlow's ops allowed, which LiteRT does
