@@ -421,3 +421,24 @@ def test_quantised_weights_stay_so():
         return g.norm(g.conv(g.image(), weights=tf.cast(stored, tf.float32) * 0.01))
 
     check_fold(graph, refused={"bn": Reason.WEIGHTS_COMPRESSED})
+
+
+def zero_channels_reversed():
+    return tf.reduce_mean(np.zeros((1, 1, 1, 0), np.float32) - g.placeholder(None, 3, 1, 0), 2)
+
+
+def zero_channels_beside():
+    x = g.rows(4)
+    return np.zeros(0, np.float32) - x[:, 0:0], g.const(1) + x
+
+
+def zero_channels_of_a_convolution():
+    empty = np.zeros(0, np.float32)
+    y = g.conv(g.image(), weights=tf.zeros((2, 2, 3, 0)))
+    return g.norm(y, gamma=empty, beta=empty, mean=empty, variance=empty)
+
+
+@pytest.mark.parametrize("graph", [zero_channels_reversed, zero_channels_beside, zero_channels_of_a_convolution])
+def test_of_no_channels_there_is_nothing_to_fold(graph):
+    built = build(graph)
+    assert fold_graph(built.graph_def, built.outputs).outcomes is not None

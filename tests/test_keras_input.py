@@ -23,6 +23,7 @@ from tf_bnfold import extras, pipeline
 from tf_bnfold.errors import InputError
 from tf_bnfold.formats import keras_config, keras_file
 from tf_bnfold.options import Options, Request
+from tf_bnfold.outcome import Kind, Status
 
 MODELS = Path(__file__).parents[2] / "shared" / "models"
 needs_models = pytest.mark.skipif(not MODELS.is_dir(), reason=f"{MODELS.name}/ with the trained models is not there")
@@ -83,6 +84,50 @@ def test_a_keras_model_in_hand(library, tmp_path):
     report, tflite = folded(model, tmp_path)
     check_outputs(tflite, np.asarray(model(IMAGE)))
     assert report.result.notes[-1].startswith("The original is the SavedModel that Keras exports from the model ")
+
+
+def with_pictures_resized(form):
+    layers = keras.layers
+    stack = [layers.Resizing(9, 9), layers.RandomFlip(), layers.Conv2D(4, 3), layers.BatchNormalization()]
+    if form == "sequential":
+        return keras.Sequential([keras.Input((8, 8, 3)), *stack])
+    image = value = keras.Input((8, 8, 3))
+    for layer in stack:
+        value = layer(value)
+    if form == "functional":
+        return keras.Model(image, value)
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.stack = stack
+
+        def call(self, inputs, training=None):
+            for layer in self.stack:
+                inputs = layer(inputs)
+            return inputs
+
+    model = Subclassed()
+    model(np.zeros((1, 8, 8, 3), np.float32))
+    return model
+
+
+@pytest.mark.parametrize("form", ["functional", "sequential", "subclassed"])
+def test_a_batch_norm_behind_layers_for_pictures_does_not_train(form, tmp_path):
+    """Keras 3 takes the default of Resizing, `training=True`, for all layers behind it, and exports that."""
+    model = with_pictures_resized(form)
+    known = type(model)
+    norm = next(layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization))
+    norm.moving_mean.assign([3.0] * 4)
+    norm.moving_variance.assign([0.5] * 4)
+    expected = model.predict(np.random.default_rng(0).random((2, 8, 8, 3), np.float32), verbose=0)
+    report = tf_bnfold.convert(model, tmp_path / "out.tflite")
+    assert type(model) is known
+    assert [(each.kind, each.status) for each in report.result.outcomes] == [(Kind.BATCH_NORM, Status.UP)]
+    runner = Interpreter(str(tmp_path / "out.tflite")).get_signature_runner("serving_default")
+    name = next(iter(runner.get_input_details()))
+    (found,) = runner(**{name: np.random.default_rng(0).random((2, 8, 8, 3), np.float32)}).values()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def _batches(library, form):

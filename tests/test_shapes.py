@@ -13,6 +13,7 @@ from test_fold_laws import CASES as LAWS
 from test_fold_laws import NCHW, POOLS
 from test_fold_sinks import CASES as SINKS
 
+from tf_bnfold.graph.shapes import native
 from tf_bnfold.graph.view import View
 
 raw = tf.raw_ops
@@ -175,7 +176,7 @@ def v1_control_flow(branch, otherwise, step):
         (lambda x: tf.tanh(x), (2, 5, 6, 4)),
         (lambda x: x[:, 1:], (2, None, 6, 4)),
         (lambda x: tf.reshape(x, [2, 120]), None),
-        (lambda x: raw.Lgamma(x=x), None),
+        (lambda x: raw.Lgamma(x=x), (2, 5, 6, 4)),
     ],
 )
 def test_branches_of_tf1_agree_or_are_unknown(otherwise, expected):
@@ -268,8 +269,37 @@ def test_what_branches_and_loops_return():
 @pytest.mark.parametrize(
     "make", [lambda x: raw.Sin(x=x), lambda x: raw.Lgamma(x=x), lambda x: tf.unique(tf.reshape(x, [-1]))[0]]
 )
-def test_what_no_rule_names_is_unknown_or_right(make):
+def test_what_no_rule_names_is_right(make):
     compare(lambda: make(g.placeholder(2, 5, 6, 4)))
+
+
+ASKED = {
+    "GatherNd": lambda x: tf.gather_nd(x, [[0, 1], [1, 0]]),
+    "TopKV2": lambda x: raw.TopKV2(input=x, k=2),
+    "OneHot": lambda x: tf.one_hot(tf.cast(x, tf.int32), 7),
+    "ReverseSequence": lambda x: tf.reverse_sequence(x, [1, 2], seq_axis=1, batch_axis=0),
+    "ExtractImagePatches": lambda x: tf.image.extract_patches(x, [1, 2, 2, 1], [1, 2, 2, 1], [1, 1, 1, 1], "VALID"),
+    "Cumprod": lambda x: tf.math.cumprod(x, 1),
+    "Xlogy": lambda x: tf.math.xlogy(x, x),
+    "MatrixDiag": lambda x: tf.linalg.diag(x),
+    "CropAndResize": lambda x: tf.image.crop_and_resize(x, [[0.0, 0.0, 1.0, 1.0]] * 3, [0, 1, 0], [5, 7]),
+    "ScaleAndTranslate": lambda x: tf.image.resize(x, [8, 9], antialias=True),
+    "MaxPoolWithArgmax": lambda x: tf.nn.max_pool_with_argmax(x, 2, 2, "SAME"),
+}
+
+
+@pytest.mark.parametrize("op", ASKED)
+def test_tensorflow_is_asked_where_no_rule_names_an_op(op):
+    """Its own functions know what follows from constants, too."""
+    compare(lambda: ASKED[op](g.placeholder(2, 4, 6, 3)), complete=True)
+
+
+def test_tensorflow_is_asked_once_for_equal_ops():
+    built = build(lambda: [tf.math.xlogy(x, x) for x in (g.placeholder(2, 5, 3, name=f"x{i}") for i in range(4))])
+    native._answer.cache_clear()
+    view = View.of(built.graph_def, built.outputs)
+    assert {view.shapes.of(view.graph.tensor(name)) for name in built.outputs} == {(2, 5, 3)}
+    assert native._answer.cache_info().misses == 1
 
 
 def test_annotations_are_believed():

@@ -132,7 +132,7 @@ def _global_norm(view: View, node: Node) -> Element | None:
 def _bias_add(view: View, node: Node) -> Element | None:
     bias = view.constants.value(node.inputs[1])
     rank = view.shapes.rank(node.inputs[0])
-    if bias is None or view.constants.is_constant(node.inputs[0]):
+    if bias is None or not bias.size or view.constants.is_constant(node.inputs[0]):
         return None
     if rank is None:
         refusal = Refusal(Reason.UNKNOWN_SHAPE, node.name)
@@ -195,7 +195,7 @@ def _placed(view: View, node: Node, data: Tensor, constant: Tensor) -> _Place | 
     The shapes are judged, never numpy's broadcasting: a constant that enlarges the value is refused.
     """
     shape = view.shapes.of(constant)
-    if shape is None or None in shape:
+    if shape is None or None in shape or 0 in shape:
         return None
     sizes = [d for d in shape if d is not None]
     wide = [axis for axis, size in enumerate(sizes) if size != 1]

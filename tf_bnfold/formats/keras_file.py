@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -66,7 +68,30 @@ def export_keras_model(model: Any, folder: str) -> None:
         if library_of(model) == KERAS2:
             model.save(folder, save_format="tf", include_optimizer=False)
         else:
-            model.export(folder, input_signature=_signature(model))
+            with _for_inference(model):
+                model.export(folder, input_signature=_signature(model))
+
+
+@contextlib.contextmanager
+def _for_inference(model: Any) -> Iterator[None]:
+    """Let calls of a model of Keras 3 be for inference where those of its `predict` are: where it takes `training`.
+
+    Keras exports a call that does not say what it is for. A layer whose `training` is true by default, as that of
+    Resizing and of other layers for pictures, then says it for all layers behind it, and batch norms train.
+    """
+    known = type(model)
+    if "training" not in inspect.signature(model.call).parameters:
+        yield
+        return
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return known.__call__(self, *args, **{"training": False, **kwargs})
+
+    model.__class__ = type(known.__name__, (known,), {"__call__": call, "__module__": known.__module__})
+    try:
+        yield
+    finally:
+        model.__class__ = known
 
 
 def _signature(model: Any) -> list[Any] | None:

@@ -4,7 +4,7 @@ Importing a large graph into TensorFlow costs more than folding it, so shapes ar
 None for an unknown dimension, or None for an unknown rank. Integer vectors that shape arithmetic computes are followed
 too, with None for an unknown element, so that Reshape(x, Pack(Shape(x)[0], 7, 7, 64)) has a shape.
 
-An op that no rule names has an unknown shape; `_output_shapes` annotations are believed then.
+Of an op that no rule names `_output_shapes` annotations are believed, else TensorFlow is asked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.constants import Constants
 from tf_bnfold.graph.graph import Graph, GraphDef, Node, Tensor
-from tf_bnfold.graph.shapes import arithmetic, calls, computed, geometry, moved
+from tf_bnfold.graph.shapes import arithmetic, calls, computed, geometry, moved, native
 from tf_bnfold.graph.shapes.geometry import Dim, Elements, Shape, of_proto
 from tf_bnfold.graph.shapes.unknown import Unknown
 
@@ -173,7 +173,11 @@ class Shapes:
             self._elements[node] = self._shape_arithmetic(node, inputs)
         except (ValueError, TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError):
             shapes = None  # a graph that TensorFlow would refuse: nothing is known
-        return tuple(shapes) if shapes is not None else _annotated(node)
+        if shapes is None:
+            shapes = _annotated(node)
+        if not shapes and rule is None and not self._graph.is_fed(node):
+            shapes = native.infer(self, node, inputs) or ()
+        return tuple(shapes)
 
     def _shape_arithmetic(self, node: Node, inputs: list[Shape]) -> Elements:
         rule = arithmetic.ELEMENTS.get(node.op)
