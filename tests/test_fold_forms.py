@@ -442,3 +442,33 @@ def zero_channels_of_a_convolution():
 def test_of_no_channels_there_is_nothing_to_fold(graph):
     built = build(graph)
     assert fold_graph(built.graph_def, built.outputs).outcomes is not None
+
+
+PREPARED = {
+    "reversed": lambda x: x[..., ::-1] / 255.0,
+    "gathered": lambda x: tf.gather(x, [2, 1, 0], axis=-1) / 255.0,
+    "resized": lambda x: tf.image.resize(x, [6, 6]) / 255.0,
+    "cropped": lambda x: x[:, 1:-1, 1:-1] / 255.0,
+    "reshaped": lambda x: tf.transpose(tf.reshape(x, [2, 3, 8, 8]) / 255.0, [0, 2, 3, 1]),
+    "transposed": lambda x: tf.transpose(tf.transpose(x, [0, 3, 1, 2]) / 255.0, [0, 2, 3, 1]),
+}
+
+
+@pytest.mark.parametrize("prepare", PREPARED.values(), ids=PREPARED)
+def test_one_number_for_an_input_that_was_moved_or_resized(prepare):
+    """Nothing that the converter fuses stands at an input."""
+
+    def graph():
+        return g.conv(prepare(g.placeholder(2, 8, 8, 3)), 4, 3, padding="SAME")
+
+    (outcome,) = check_fold(graph).outcomes
+    assert outcome.status is Status.DOWN
+
+
+def test_one_number_of_a_hard_swish_behind_an_input_stays():
+    def graph():
+        x = g.placeholder(2, 8, 8, 3)[..., ::-1]
+        return g.conv(x * tf.nn.relu6(x + 3.0) / 6.0, 4)
+
+    outcomes = check_fold(graph).outcomes
+    assert {outcome.refusal.reason for outcome in outcomes} == {Reason.LONE_SCALAR}

@@ -16,6 +16,12 @@ from tf_bnfold.reasons import Refusal
 
 ALIASES = frozenset({"Identity", "StopGradient", "PreventGradient", "Snapshot"})
 
+# What may stand between an input of the graph and an affine that prepares it.
+_MOVING = ALIASES | {
+    "Cast", "Reshape", "Squeeze", "ExpandDims", "Transpose", "Slice", "StridedSlice", "Gather", "GatherV2", "ReverseV2",
+    "ResizeNearestNeighbor", "ResizeBilinear", "ResizeBicubic",
+}  # fmt: skip
+
 # What may stand between a linear op and its own bias: the converter fuses the two all the same.
 _BEFORE_BIAS = ALIASES | {"Squeeze", "Reshape", "ExpandDims", "BatchToSpaceND"}
 
@@ -32,7 +38,7 @@ class Site:
       affine: What the chain computes, and before it what has been merged into it.
       is_lone_scalar: Whether it does no more than multiply by one number or add one. It may be a part of what the
         converter fuses (the 1/6 of a hard-swish), unless it alone reads an input of the graph.
-      reads_input: Whether it reads an input of the graph.
+      reads_input: Whether it reads an input of the graph, or what was moved, picked or resized of it.
       is_merged: Whether another site has been merged into this one.
     """
 
@@ -167,8 +173,9 @@ def _group_length(view: View, chain: list[Element]) -> int:
 
 
 def _reads_graph_input(view: View, element: Element) -> bool:
+    """Whether an element reads an input of the graph, whose elements were moved, picked or resized at most."""
     node = element.data.node
-    while (node.op in ALIASES or node.op == "Cast") and not view.graph.is_fed(node):
+    while node.op in _MOVING and node.inputs and not view.graph.is_fed(node):
         node = node.inputs[0].node
     return view.graph.is_fed(node)
 
