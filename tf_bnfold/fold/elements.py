@@ -9,6 +9,7 @@ import numpy as np
 
 from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.algebra.linear import Array
+from tf_bnfold.fold import statistics
 from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Node, Tensor
 from tf_bnfold.graph.shapes import geometry
@@ -85,7 +86,7 @@ def _norm(view: View, node: Node) -> Element | None:
     if (unknown := attributes.unknown(node)) is not None:
         return refuse(Reason.UNKNOWN_ATTRIBUTE, unknown)
     if attributes.value(node, "is_training"):
-        return refuse(Reason.TRAINING_MODE)
+        return None if statistics.are_of_each_sample(view, node) else refuse(Reason.TRAINING_MODE)
     used = [i for i, uses in node.readers.items() if uses and i > 0] + [
         i for i in view.graph.fetched.get(node, ()) if i > 0
     ]
@@ -143,6 +144,9 @@ def _bias_add(view: View, node: Node) -> Element | None:
 def _binary(view: View, node: Node) -> Element | None:
     """Add, Sub, Mul, RealDiv of a value and a constant."""
     constant_ports = [port for port in (0, 1) if view.constants.is_constant(node.inputs[port])]
+    if not constant_ports and (port := statistics.normalised_port(view, node)) is not None:
+        refusal = Refusal(Reason.TRAINING_MODE, node.name)
+        return Element(node, port, Role.SCALE, None, Affine.identity(), rooted=True, refusal=refusal)
     if len(constant_ports) != 1 or not attributes.is_float(attributes.dtype(node)):
         return None
     port = 1 - constant_ports[0]
