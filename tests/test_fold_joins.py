@@ -230,7 +230,7 @@ def test_what_a_constant_branch_costs():
         return lambda: g.affine(plus(g.conv(g.placeholder(2, 5, 6, 3)), constant()))
 
     check_fold(graph(lambda: g.const(1, 4, 4, 4)), expect=["AddV2", "Conv2D"], statuses=[Status.UP])
-    check_fold(graph(lambda: g.const(4, 4, 1)), refused={"bn/add": Reason.WEIGHTS_COMPRESSED})
+    check_fold(graph(lambda: g.const(4, 4, 1)), refused={"bn/add": Reason.CONSTANT_GROWS})
 
 
 def test_batch_affine():

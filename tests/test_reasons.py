@@ -39,6 +39,10 @@ def weights_compressed():
     return g.norm(g.conv(g.image(), weights=tf.cast(g.const(2, 3, 3, 4, dtype=tf.float16), tf.float32)))
 
 
+def constant_grows():
+    return g.affine(tf.minimum(g.conv(g.image()), 6.0), above_zero=True)
+
+
 def bad_variance():
     return g.norm(g.conv(g.image()), variance=g.numbers([1.0, -1.0, 1.0, 1.0]))
 

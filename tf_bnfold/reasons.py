@@ -52,6 +52,11 @@ class Reason(enum.Enum):
         "Conv2D(weights are Cast from float16) -> batch norm",
         "fold first, then compress the weights",
     )
+    CONSTANT_GROWS = (
+        "a constant that the op reads would have to become larger",
+        "Conv2D -> Minimum(6) -> batch norm",
+        "put the batch norm between the linear op and this op",
+    )
     BAD_VARIANCE = (
         "variance + epsilon is zero, negative or not finite",
         "Conv2D -> FusedBatchNormV3(variance = -1)",

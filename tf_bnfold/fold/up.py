@@ -168,11 +168,11 @@ class _Up:
         if (new == value).all():
             return []
         dtype = attributes.dtype(tensor.node, tensor.index)
-        grows = (
-            new.size > value.size or self.view.constants.smallest_item(tensor) < attributes.numpy_dtype(dtype).itemsize
-        )
-        if grows and (new.size > affine.channels or not may_grow):
-            return Refusal(Reason.WEIGHTS_COMPRESSED, name)
+        if new.size > affine.channels or not may_grow:
+            if new.size > value.size:
+                return Refusal(Reason.CONSTANT_GROWS, reader.node.name)
+            if self.view.constants.smallest_item(tensor) < attributes.numpy_dtype(dtype).itemsize:
+                return Refusal(Reason.WEIGHTS_COMPRESSED, name)
         return unfit_constant(new, dtype, name) or [AdaptConstant(reader.node, reader.port, scale, offset)]
 
     def _past_element(self, element: Element, placed: Placed) -> _Search:
