@@ -323,3 +323,24 @@ def test_constants_are_computed_once():
     )
     exact = before.astype(np.float64) * (3 * np.float64(np.float32(1 / 3))) ** 5
     assert np.array_equal(behind, exact.astype(np.float32))
+
+
+def test_a_scale_that_would_be_copied_into_each_reader_stays():
+    """Three Adds that would be a Mul and an Add each."""
+
+    def graph():
+        y = raw.RealDiv(x=g.rows(5), y=g.positive(5), name="site")
+        return [tf.sigmoid(y + g.const(5)) for _ in range(3)]
+
+    outcomes = check_fold(graph, expect=["AddV2"] * 3 + ["RealDiv"] + ["Sigmoid"] * 3).outcomes
+    assert {outcome.status for outcome in outcomes} == {Status.KEPT}
+
+
+def test_a_constant_less_a_value_is_no_scale_that_stays():
+    """A Mul by -1 in its place would be one op for another, found by the second fold only."""
+
+    def graph():
+        x0, x1 = g.rows(8, name="x0"), g.rows(8, name="x1")
+        return ((x0 + g.const(8)) - g.const(8)) - (g.const(8) - x1)
+
+    check_fold(graph)  # folds twice

@@ -106,6 +106,11 @@ class Affine:
         """Whether it changes nothing."""
         return self.has_unit_scale and self.has_zero_offset
 
+    @property
+    def op_count(self) -> int:
+        """How many ops it takes by itself: Mul, Add, or both."""
+        return (not self.has_unit_scale) + (not self.has_zero_offset)
+
     @_Lazy
     def keeps_order(self) -> bool:
         """Whether every scale is at least 0, so that it is monotone and commutes with max."""

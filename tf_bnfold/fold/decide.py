@@ -12,6 +12,7 @@ from tf_bnfold.algebra.affine import Affine
 from tf_bnfold.fold import edits
 from tf_bnfold.fold.copies import refuse_copies
 from tf_bnfold.fold.down import down
+from tf_bnfold.fold.elements import Role
 from tf_bnfold.fold.input_ranges import spreads_input
 from tf_bnfold.fold.ledger import fits_dtype, rounds_well
 from tf_bnfold.fold.narrow import refuse_narrower
@@ -108,6 +109,8 @@ def _down(scene: Scene, site: Site, affine: Affine) -> Route | Refusal:
         if not isinstance(passing, Refusal):
             return passing
     merging = _at_its_price(scene, down(scene, tensor, placed, merge=True))
+    if not isinstance(merging, Refusal) and _more_ops(merging) > len(site.elements):
+        merging = Refusal(Reason.MIXED_BRANCHES, site.output.name, "its readers would take more ops than it has")
     if not isinstance(merging, Refusal):
         return merging
     if affine.has_unit_scale:
@@ -156,6 +159,7 @@ def _in_halves(scene: Scene, site: Site, refusal: Refusal) -> Decision | None:
         return is_exact and fits_dtype(affine, dtype)
 
     one_op = len(site.elements) == 1 and not site.is_merged
+    gains = not (one_op and site.first.role is Role.MIRROR)  # of `constant - x` a Mul by -1 would stay
     nothing = Refusal(Reason.NOT_FINITE, site.output.name)
 
     def search(half: Affine, way: Callable[[Scene, Site, Affine], Route | Refusal]) -> Callable[[], Route | Refusal]:
@@ -179,13 +183,22 @@ def _in_halves(scene: Scene, site: Site, refusal: Refusal) -> Decision | None:
         route = half()
         if isinstance(route, Refusal) or _merges(route) or not fits(stays):
             continue
-        if not (one_op and _inserts_bias(route)):
+        if gains and not (one_op and _inserts_bias(route)):
             return Decision(Status.PARTLY, (route,), stays=stays, changes_value=changes, refusal=refusal)
     return None
 
 
 def _merges(route: Route) -> bool:
     return any(isinstance(edit, Merge) for edit in route)
+
+
+def _more_ops(route: Route) -> int:
+    """How many ops the sites that a route merges into have more, as long as they find no way themselves."""
+    return sum(
+        max(0, edit.affine.affine.then(edit.site.affine).op_count - len(edit.site.elements))
+        for edit in route
+        if isinstance(edit, Merge) and edit.site.first.role is not Role.NORM
+    )
 
 
 def _inserts_bias(route: Route) -> bool:

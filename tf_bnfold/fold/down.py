@@ -169,7 +169,7 @@ class _Down:
         for each in (placed.affine, merged):
             if (refusal := cancels(each, attributes.dtype(site.output), site.output.name)) is not None:
                 return refusal
-        if self.joined and _ops(merged) > len(site.elements):
+        if self.joined and merged.op_count > len(site.elements):
             return Refusal(Reason.MIXED_BRANCHES, site.output.name, "they would get one op more")
         self.route.append(Merge(site, placed))
         return None
@@ -188,8 +188,3 @@ class _Down:
         self.route.append(Touch(element.node))
         self._deliver(Tensor(element.node, 0), Placed(behind, placed.axis if placed.axis is not None else element.axis))
         return None
-
-
-def _ops(affine: Affine) -> int:
-    """How many ops an affine takes by itself: Mul, Add, or both."""
-    return (not affine.has_unit_scale) + (not affine.has_zero_offset)
