@@ -49,8 +49,11 @@ def is_sink_op(node: Node) -> bool:
 
 
 def may_pass(taken: object) -> bool:
-    """Whether what came of a sink is a refusal with which an affine may still pass it: it has no constant factor."""
-    return isinstance(taken, Refusal) and taken.reason is Reason.WEIGHTS_NOT_CONSTANT
+    """Whether what came of a sink is a refusal with which an affine may still pass it.
+
+    So it may where the op has no constant factor, or where that one leaves the axis of the affine alone.
+    """
+    return isinstance(taken, Refusal) and taken.reason in (Reason.WEIGHTS_NOT_CONSTANT, Reason.CHANNEL_AXIS)
 
 
 def sink_of(

@@ -1,4 +1,4 @@
-"""Laws of products of two matrices that are both computed; with a constant factor the op is a sink."""
+"""Laws of products of two matrices: both computed, or one constant, which then makes a sink on other axes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tf_bnfold.reasons import Reason, Refusal
 
 
 def matrix_product(view: View, node: Node) -> Answer:
-    """Two matrices that are computed: the product has the rows of the first one and the columns of the second one."""
+    """Two matrices: the product has the rows of the first one and the columns of the second one."""
     ranks = [view.shapes.rank(tensor) for tensor in node.inputs]
     if len(ranks) != 2 or ranks[0] is None or ranks[1] is None or min(ranks[0], ranks[1]) < 2:
         return unknown_shape(node)
@@ -29,7 +29,7 @@ def matrix_product(view: View, node: Node) -> Answer:
 
 
 def einsum(view: View, node: Node) -> Answer:
-    """Two values that are computed: an axis of the product is that of the same label in one of them."""
+    """Two values: an axis of the product is that of the same label in one of them."""
     ranks = [view.shapes.rank(tensor) for tensor in node.inputs]
     terms = geometry.einsum_terms(str(attributes.value(node, "equation")), ranks)
     if terms is None or len(terms) != 3 or any(len(set(term)) < len(term) for term in terms):
