@@ -139,6 +139,10 @@ def zero_padding():
     return g.conv(g.norm(g.image()), padding="SAME")
 
 
+def uneven_offset():
+    return g.affine(g.placeholder(None, 3, 5, 4), above_zero=True) @ g.const(3, 4, 6)
+
+
 def channels_differ():
     x = g.conv(g.placeholder(2, 5, 6, 3), 1)
     return g.norm(raw.SpaceToDepth(input=x, block_size=2))
@@ -184,7 +188,14 @@ def graph_of(reason: Reason) -> Callable[[], object]:
 
 # These end the way down. A batch norm that can go neither way is listed under what ended the way up, with this as its
 # detail.
-ONLY_DOWN = {Reason.GRAPH_OUTPUT, Reason.NEEDS_UNIT_SCALE, Reason.ZERO_PADDING, Reason.MIXED_BRANCHES, Reason.NO_READER}
+ONLY_DOWN = {
+    Reason.GRAPH_OUTPUT,
+    Reason.NEEDS_UNIT_SCALE,
+    Reason.ZERO_PADDING,
+    Reason.UNEVEN_OFFSET,
+    Reason.MIXED_BRANCHES,
+    Reason.NO_READER,
+}
 ONLY_DOWN |= {Reason.CANCELLATION}
 
 # What the user wants in these.

@@ -162,6 +162,11 @@ class Reason(enum.Enum):
         "input -> batch norm -> Conv2D(SAME)",
         "put the batch norm behind the convolution, or pad nothing (VALID)",
     )
+    UNEVEN_OFFSET = (
+        "an offset before the op would add something else at each place of its output",
+        "input -> batch norm -> BatchMatMul(several matrices)",
+        "put the batch norm behind the op",
+    )
     CHANNELS_DIFFER = (
         "the op mixes channels that have different scales or offsets",
         "Conv2D -> SpaceToDepth -> batch norm",

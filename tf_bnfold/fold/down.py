@@ -21,6 +21,8 @@ from tf_bnfold.graph import attributes
 from tf_bnfold.graph.graph import Node, Tensor
 from tf_bnfold.reasons import Reason, Refusal
 
+_PADDING = frozenset({"Conv2D", "Conv3D", "DepthwiseConv2dNative"})  # else, no padding makes taps uneven
+
 
 def down(scene: Scene, tensor: Tensor, placed: Placed, *, merge: bool, others_take: bool = False) -> Route | Refusal:
     """Find linear ops behind `tensor` that take the affine on it, in all readers, so that it need not be computed.
@@ -139,7 +141,7 @@ class _Down:
         if channels is not None and (placed.axis != sink.axis_in or channels != sink.linear.channels_in):
             return Refusal(Reason.CHANNEL_AXIS, node.name)
         if not affine.has_zero_offset and not sink.linear.uniform_taps:
-            return Refusal(Reason.ZERO_PADDING, node.name)
+            return Refusal(Reason.ZERO_PADDING if node.op in _PADDING else Reason.UNEVEN_OFFSET, node.name)
         if (refusal := self.scene.ledger.refuse_before(sink, affine)) is not None:
             return refusal
         bias = None
