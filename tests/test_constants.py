@@ -56,12 +56,22 @@ OPS = {
     "Sum-kept": lambda: raw.Sum(input=floats(), axis=1, keep_dims=True),
     "Mean-none": lambda: raw.Mean(input=floats(), axis=tf.constant([], tf.int32)),
     **{f"MatMul-{a}-{b}": lambda a=a, b=b: raw.MatMul(a=floats(*((4, 3), (3, 4))[not a]), b=floats(*((5, 4), (4, 5))[not b]), transpose_a=a, transpose_b=b) for a in (False, True) for b in (False, True)},
+    **{f"BatchMatMulV2-{a}-{b}": lambda a=a, b=b: raw.BatchMatMulV2(x=floats(2, *((4, 3), (3, 4))[not a]), y=floats(*((5, 4), (4, 5))[not b]), adj_x=a, adj_y=b) for a in (False, True) for b in (False, True)},
+    "Einsum": lambda: raw.Einsum(inputs=[floats(), floats(4, 5)], equation="abc,cd->bad"),
+    "Einsum-rest": lambda: raw.Einsum(inputs=[floats(), floats(4, 5)], equation="...c,cd->...d"),
+    "ReverseV2": lambda: raw.ReverseV2(tensor=floats(), axis=[0, -1]),
+    "Select": lambda: raw.Select(condition=tf.constant([[True, False]] * 3), x=floats(3, 2), y=floats(3, 2)),
+    "SelectV2": lambda: raw.SelectV2(condition=tf.constant([True, False, True, True]), t=floats(), e=floats(3, 1)),
+    **{f"Cumsum-{e}-{r}": lambda e=e, r=r: raw.Cumsum(x=floats(), axis=-2, exclusive=e, reverse=r) for e in (False, True) for r in (False, True)},
+    **{f"MatrixBandPart-{a}-{b}": lambda a=a, b=b: raw.MatrixBandPart(input=floats(2, 4, 6), num_lower=a, num_upper=b) for a, b in ((-1, 0), (0, -1), (1, 2), (0, 0), (-1, -1))},
 }
 # Nothing is said of these: TensorFlow has rules of its own for integers, or it is an error there.
 UNKNOWN = {
     "Mean-integers": lambda: raw.Mean(input=ints(1, 2), axis=[0]),
     "GatherV2-batch": lambda: raw.GatherV2(params=floats(2, 3), indices=[[1], [0]], axis=1, batch_dims=1),
     "GatherV2-negative": lambda: raw.GatherV2(params=floats(), indices=tf.constant([0, -1]) * 1, axis=0),
+    "Einsum-integers": lambda: raw.Einsum(inputs=[ints(1, 2), ints(3, 4)], equation="a,a->"),
+    "Select-rows": lambda: raw.Select(condition=tf.constant([True, False]), x=floats(2, 2), y=floats(2, 2)),
     "Tile-large": lambda: raw.Tile(input=floats(), multiples=[4000, 4000, 4000]),
 }
 # fmt: on

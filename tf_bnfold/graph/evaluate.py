@@ -100,6 +100,36 @@ def _matmul(node: Node, x: Array, y: Array) -> Array:
     return np.asarray(_floats(x) @ y)
 
 
+def _batch_matmul(node: Node, x: Array, y: Array) -> Array:
+    x = np.swapaxes(x, -1, -2) if attributes.value(node, "adj_x") else x
+    y = np.swapaxes(y, -1, -2) if attributes.value(node, "adj_y") else y
+    return np.asarray(_floats(x) @ y)
+
+
+def _einsum(node: Node, *inputs: Array) -> Array:
+    return np.asarray(np.einsum(attributes.value(node, "equation"), *map(_floats, inputs)))
+
+
+def _select(condition: Array, x: Array, y: Array) -> Array:
+    if condition.shape not in ((), x.shape):  # of Select, a vector decides for whole rows
+        raise ValueError(condition.shape)
+    return np.where(condition, x, y)
+
+
+def _cumsum(node: Node, x: Array, axis: Array) -> Array:
+    place, is_exclusive = int(axis), attributes.value(node, "exclusive")
+    turned = np.flip(x, place) if attributes.value(node, "reverse") else x
+    total = np.cumsum(turned, place, dtype=x.dtype) - (turned if is_exclusive else 0)
+    return np.flip(total, place) if attributes.value(node, "reverse") else total
+
+
+def _band(x: Array, lower: Array, upper: Array) -> Array:
+    rows, columns = np.ogrid[: x.shape[-2], : x.shape[-1]]
+    below, above = int(lower), int(upper)
+    inside = ((below < 0) | (rows - columns <= below)) & ((above < 0) | (columns - rows <= above))
+    return np.where(inside, x, np.zeros((), x.dtype))
+
+
 _PLAIN: dict[str, Callable[..., Result]] = {
     "Identity": lambda x: x,
     "ReadVariableOp": lambda x: x,
@@ -143,6 +173,10 @@ _PLAIN: dict[str, Callable[..., Result]] = {
     "Tanh": np.tanh,
     "Softplus": lambda x: np.logaddexp(x, 0),
     "Softmax": _softmax,
+    "ReverseV2": lambda x, axes: np.flip(x, tuple(axes.astype(int).ravel())),
+    "Select": _select,
+    "SelectV2": np.where,
+    "MatrixBandPart": _band,
 }
 
 # These read attributes, so they get the node first.
@@ -160,6 +194,10 @@ _BY_ATTRIBUTES: dict[str, Callable[..., Result]] = {
     "Max": _reduce(np.max),
     "Min": _reduce(np.min),
     "MatMul": _matmul,
+    "BatchMatMul": _batch_matmul,
+    "BatchMatMulV2": _batch_matmul,
+    "Einsum": _einsum,
+    "Cumsum": _cumsum,
 }
 
 OPS = _PLAIN.keys() | _BY_ATTRIBUTES.keys()
@@ -192,13 +230,14 @@ def _size(node: Node, inputs: Sequence[Array]) -> int:
         return inputs[0].size * math.prod(map(int, inputs[1].ravel()))
     if node.op in ("Pad", "PadV2"):
         return math.prod(int(size + sum(ends)) for size, ends in zip(inputs[0].shape, inputs[1], strict=True))
-    if node.op in ("Gather", "GatherV2", "MatMul"):
-        return inputs[0].size * inputs[1].size
+    if node.op in ("Gather", "GatherV2", "MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum"):
+        return math.prod(x.size for x in inputs)
     if node.op in _ELEMENTWISE:
         return math.prod(np.broadcast_shapes(*(x.shape for x in inputs)))
     return sum(x.size for x in inputs)
 
 
 _ELEMENTWISE = frozenset({
-    "Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Maximum", "Minimum", "Pow", "SquaredDifference",
+    "Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Maximum", "Minimum", "Pow", "SquaredDifference", "Select",
+    "SelectV2",
 })  # fmt: skip
